@@ -1,0 +1,151 @@
+"""What the study measures, from tensors to plain numbers."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def apply(module: nn.Module, inputs: Tensor) -> Tensor:
+    """module(inputs) in batches of 500, without gradients. (N, ...) -> (N, ...), on the inputs' device."""
+    return torch.cat([module(batch) for batch in inputs.split(500)])
+
+
+def mse(x_hat: Tensor, x: Tensor) -> float:
+    """Mean squared error per pixel over all N images, pixels in [0, 1]. x_hat, x: (N, 1, 28, 28)."""
+    if x_hat.shape != x.shape:
+        raise ValueError(f"shapes {tuple(x_hat.shape)} and {tuple(x.shape)}: allowed are equal ones")
+    return ((x_hat - x).double() ** 2).mean().item()
+
+
+def reconstruction_mse(autoencoder: nn.Module, images: Tensor) -> float:
+    """`mse` between images and their reconstructions. images: (N, 1, 28, 28) in [0, 1]."""
+    return mse(apply(autoencoder, images), images)
+
+
+def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> dict[int, float]:
+    """Test `mse` of the best linear code of each size d, d = 0 being the mean image.
+
+    train, test: (N, 1, 28, 28) in [0, 1].
+    """
+    pca = PCA(max(latent_dims), svd_solver="covariance_eigh").fit(train.flatten(1).numpy())
+    centred = test.flatten(1).numpy() - pca.mean_
+    codes = centred @ pca.components_.T
+    # Orthonormal axes: what a code of d leaves over is the whole less the first d squares (Pythagoras).
+    whole, parts = (centred**2).mean(dtype=np.float64), (codes**2).mean(0, dtype=np.float64) / test[0].numel()
+    return {d: float(whole - parts[:d].sum()) for d in latent_dims}
+
+
+def _checked_codes(z: Tensor) -> np.ndarray:
+    codes = np.asarray(z, dtype=np.float64)
+    if codes.ndim != 2 or codes.shape[0] < 2 or codes.shape[1] < 2:
+        raise ValueError(f"codes of shape {codes.shape}: allowed is (N, d) with N and d at least 2")
+    if not np.isfinite(codes).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(codes))} codes are not finite: allowed are numbers")
+    return codes
+
+
+def alive(z: Tensor) -> np.ndarray:
+    """Which coordinates vary at all over the images: (N, d) -> (d,) bool. The others are dead.
+
+    A coordinate is dead if its standard deviation is below a millionth of its largest magnitude: what float32
+    leaves of a constant. Raises ValueError unless N and d are at least 2 and all codes finite.
+    """
+    codes = _checked_codes(z)
+    return codes.std(0) > 1e-6 * np.abs(codes).max(0)
+
+
+def correlations(z: Tensor) -> np.ndarray:
+    """Pearson correlations between the live coordinates of codes: (N, d) -> (live, live), in [-1, 1].
+
+    Raises ValueError as `alive` does, and if fewer than two coordinates are alive.
+    """
+    codes = _checked_codes(z)[:, alive(z)]
+    if codes.shape[1] < 2:
+        raise ValueError(f"{codes.shape[1]} live coordinates: a correlation needs at least 2")
+    return np.clip(np.corrcoef(codes, rowvar=False), -1, 1)
+
+
+def correlation_summary(z: Tensor) -> dict[str, float]:
+    """Single numbers for the redundancy of codes z: (N, d), over live coordinates.
+
+    mean_abs_r, rms_r: of the d(d-1)/2 pairs, 0 for independent coordinates, 1 for copies.
+    effective_rank_fraction: participation ratio of the eigenvalues of R over d; 1 for uncorrelated
+    coordinates, 1/d for copies of one (Gao et al., 2017). total_correlation_per_dim: -½ ln det R / d in
+    nats, the redundancy of Gaussian codes with this R; infinite for copies (Watanabe, 1960). dead: number of
+    constant coordinates, left out of all the others. Raises ValueError as `correlations` does.
+    """
+    r = correlations(z)
+    d = len(r)
+    pairs = r[np.triu_indices(d, 1)]
+    eigenvalues = np.linalg.eigvalsh(r).clip(0)
+    with np.errstate(divide="ignore"):  # a vanishing eigenvalue is an exact copy: infinite redundancy
+        total = -0.5 * np.log(np.where(eigenvalues < 1e-12, 0, eigenvalues)).sum() / d
+    return {
+        "mean_abs_r": float(np.abs(pairs).mean()),
+        "rms_r": float(np.sqrt((pairs**2).mean())),
+        "effective_rank_fraction": float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum() / d),
+        "total_correlation_per_dim": float(total),
+        "dead": int(np.asarray(z).shape[1] - d),
+    }
+
+
+def chance_level(n: int, d: int) -> dict[str, float]:
+    """What `correlation_summary` gives on average for n images of d independent Gaussian coordinates.
+
+    Closed forms to first order in 1/n: r is about normal with variance 1/(n-1) (Fisher, 1915).
+    """
+    variance = 1 / (n - 1)
+    return {
+        "mean_abs_r": math.sqrt(2 * variance / math.pi),
+        "rms_r": math.sqrt(variance),
+        "effective_rank_fraction": 1 / (1 + (d - 1) * variance),
+        "total_correlation_per_dim": (d - 1) * variance / 4,
+    }
+
+
+def intrinsic_dimension(points: Tensor) -> float:
+    """Two-nearest-neighbours estimate of the dimension of the set the points lie on. points: (N, D), N > 2.
+
+    Maximum likelihood of the Pareto law that the ratio of second to first neighbour distance follows, of the
+    lower 90 % of the ratios. Source: Facco et al., "Estimating the intrinsic dimension of datasets by a
+    minimal neighborhood information", 2017.
+    """
+    points = points.double()  # neighbours lie so close that float32 products lose their distance
+    distance, _ = torch.cdist(points, points).topk(3, largest=False)
+    ratios = (distance[:, 2] / distance[:, 1].clamp_min(1e-12)).log().sort().values
+    kept = int(0.9 * len(ratios))
+    rest = (len(ratios) - kept) * ratios[kept - 1]  # the censored tenth counts as if it ended there
+    return float(kept / (ratios[:kept].sum() + rest))
+
+
+def interpolate(z1: Tensor, z2: Tensor, alphas: Tensor) -> Tensor:
+    """α·z1 + (1-α)·z2, so α = 1 gives the first. z1, z2: (N, ...); alphas: (A,). Returns (A, N, ...)."""
+    if z1.shape != z2.shape:
+        raise ValueError(f"shapes {tuple(z1.shape)} and {tuple(z2.shape)}: allowed are equal ones")
+    alphas = torch.as_tensor(alphas, dtype=z1.dtype, device=z1.device)
+    if not ((alphas >= 0) & (alphas <= 1)).all():
+        raise ValueError(f"alphas {alphas.tolist()}: allowed are numbers from 0 to 1")
+    alphas = alphas.view(-1, *[1] * z1.ndim)
+    return alphas * z1 + (1 - alphas) * z2
+
+
+def confidence(classifier: nn.Module, images: Tensor) -> Tensor:
+    """The classifier's largest class probability for each image: (N, 1, 28, 28) -> (N,) in [0.1, 1]."""
+    return apply(classifier, images).softmax(1).amax(1)
+
+
+def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images whose largest logit is their label's. images: whatever it takes; labels: (N,)."""
+    return (apply(classifier, images).argmax(1) == labels).double().mean().item()
+
+
+def nearest_mse(images: Tensor, reference: Tensor) -> Tensor:
+    """Mean squared error per pixel to the nearest reference image: (N, 1, 28, 28), (M, 1, 28, 28) -> (N,)."""
+    flat, others = images.flatten(1), reference.flatten(1)
+    nearest = [torch.cdist(part, others).amin(1) for part in flat.split(500)]
+    return torch.cat(nearest) ** 2 / flat.shape[1]

@@ -1,0 +1,126 @@
+"""The α slider: frames made beforehand and switched by the page itself, so that it moves without a kernel."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets as widgets
+import torch
+from PIL import Image
+from torch import Tensor
+
+TILE = 112  # pixels of the page for 28 of the image
+STEPS = 21
+ALPHAS = torch.linspace(0, 1, STEPS)  # steps of 0.05; α = 1 shows the first image, α = 0 the second
+_HELP = "α = 1 shows the first image, α = 0 the second. Drag, or use the arrow keys; Home and End jump."
+
+
+def png(images: Tensor) -> bytes:
+    """One PNG with images side by side, ink dark on white. images: (N, 1, 28, 28) in [0, 1]."""
+    padded = torch.nn.functional.pad(images[:, 0].clamp(0, 1), (2, 2))
+    ink = 255 - (padded.permute(1, 0, 2).flatten(1) * 255).round().to(torch.uint8)
+    content = io.BytesIO()
+    Image.fromarray(ink.numpy()).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def _picture(content: bytes, tiles: int) -> widgets.Image:
+    picture = widgets.Image(value=content, format="png", width=tiles * TILE * 32 // 28)
+    picture.add_class("mnistae-frame")
+    return picture
+
+
+def _captions(names: Sequence[str]) -> widgets.HTML:
+    width = TILE * 32 // 28
+    cells = "".join(
+        f'<span style="display:inline-block;width:{width}px;text-align:center">{n}</span>' for n in names
+    )
+    style = "<style>.mnistae-frame{image-rendering:pixelated;object-fit:contain}</style>"
+    return widgets.HTML(f'{style}<div style="white-space:nowrap">{cells}</div>')
+
+
+def _slider() -> widgets.SelectionSlider:
+    return widgets.SelectionSlider(
+        options=[f"{alpha:.2f}" for alpha in ALPHAS],
+        index=STEPS // 2,
+        description="α",
+        tooltip=_HELP,
+        continuous_update=True,
+        layout=widgets.Layout(width="480px"),
+    )
+
+
+def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
+    """A slider for α over the frames of a chosen pair, switched in the browser.
+
+    pairs: name of the pair -> (name of the method -> its frames, (21, 1, 28, 28), α rising from 0 to 1).
+    Raises ValueError if a method has another number of frames.
+    """
+    slider, play = _slider(), widgets.Play(min=0, max=STEPS - 1, value=STEPS // 2, interval=150)
+    chooser = widgets.Dropdown(
+        options=list(pairs), description="pair", tooltip="the two digits, first → second"
+    )
+    stacks = []
+    for name, methods in pairs.items():
+        for method, frames in methods.items():
+            if len(frames) != STEPS:
+                raise ValueError(
+                    f"{name}, {method}: {len(frames)} frames; allowed are {STEPS}, one for each α"
+                )
+        sheets = [png(torch.stack(sheet)) for sheet in zip(*methods.values(), strict=True)]
+        stacks.append(widgets.Stack([_picture(s, len(methods)) for s in sheets], selected_index=STEPS // 2))
+        widgets.jslink((slider, "index"), (stacks[-1], "selected_index"))
+    widgets.jslink((play, "value"), (slider, "index"))
+    album = widgets.Stack(stacks, selected_index=0)
+    widgets.jslink((chooser, "index"), (album, "selected_index"))
+    controls = widgets.HBox([chooser, slider, play])
+    return widgets.VBox([controls, _captions(list(next(iter(pairs.values())))), album, widgets.HTML(_HELP)])
+
+
+def explorer(
+    images: Tensor,
+    labels: Tensor,
+    frames: Mapping[int, Callable[[Tensor, Tensor], Tensor]],
+    first: int = 0,
+    second: int = 1,
+    latent_dim: int | None = None,
+) -> widgets.VBox:
+    """Any two images and any d of the study, with a live kernel: one batch of frames a choice.
+
+    images: (N, 1, 28, 28); labels: (N,). frames: d -> function of two images (1, 28, 28) that returns their
+    (21, 1, 28, 28) frames. A choice out of range is answered by a message in place; the picture stays.
+    """
+    slider, message = _slider(), widgets.HTML()
+    stack = widgets.Stack([_picture(b"", 2) for _ in ALPHAS], selected_index=STEPS // 2)
+    widgets.jslink((slider, "index"), (stack, "selected_index"))
+    chosen = [
+        widgets.IntText(
+            first, description="first", tooltip=f"test image 0 to {len(images) - 1}, shown at α = 1"
+        ),
+        widgets.IntText(
+            second, description="second", tooltip=f"test image 0 to {len(images) - 1}, shown at α = 0"
+        ),
+        widgets.IntText(latent_dim or min(frames), description="d", tooltip=f"one of {sorted(frames)}"),
+    ]
+
+    def show(_change=None) -> None:
+        i, j, d = (box.value for box in chosen)
+        for index in (i, j):
+            if not 0 <= index < len(images):
+                message.value = f"<b>There is no test image {index}: choose 0 to {len(images) - 1}.</b>"
+                return
+        if d not in frames:
+            message.value = (
+                f"<b>There is no network with d = {d}: choose one of {', '.join(map(str, frames))}.</b>"
+            )
+            return
+        alphas = ALPHAS.view(-1, 1, 1, 1)
+        blends = alphas * images[i] + (1 - alphas) * images[j]
+        for picture, *sheet in zip(stack.children, frames[d](images[i], images[j]), blends, strict=True):
+            picture.value = png(torch.stack(sheet))
+        message.value = f"digit {labels[i]} (image {i}) → digit {labels[j]} (image {j}), d = {d}"
+
+    for box in chosen:
+        box.observe(show, "value")
+    show()
+    captions = _captions(["latent space", "pixel blending"])
+    return widgets.VBox([widgets.HBox(chosen), slider, message, captions, stack])

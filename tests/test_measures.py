@@ -1,0 +1,150 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mnistae import measures
+from mnistae.measures import chance_level, correlation_summary, correlations
+
+
+def gaussian(n, d, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def test_mse_is_the_mean_over_all_images_not_over_batches():
+    images = torch.rand(503, 1, 28, 28)  # 500 + 3: batch means would weigh three images as much as 500
+    shifted = images.clone()
+    shifted[500:] += 0.5
+    assert measures.mse(shifted, images) == pytest.approx(0.25 * 3 / 503, rel=1e-5)
+    assert measures.reconstruction_mse(torch.nn.Identity(), images) == 0
+
+
+def test_mse_refuses_shapes_that_would_broadcast():
+    with pytest.raises(ValueError, match="allowed are equal ones"):
+        measures.mse(torch.zeros(5, 1, 28, 28), torch.zeros(1, 1, 28, 28))
+
+
+def test_pca_yardstick_equals_projecting_and_back():
+    train, test = torch.rand(300, 1, 28, 28), torch.rand(50, 1, 28, 28)
+    train[:, 0, 5] = train[:, 0, 4]  # some structure
+    errors = measures.pca_yardstick(train, test, [0, 3, 20])
+    flat, mean = train.flatten(1).double(), train.flatten(1).double().mean(0)
+    axes = torch.linalg.svd(flat - mean, full_matrices=False).Vh
+    for d, error in errors.items():
+        centred = test.flatten(1).double() - mean
+        back = centred @ axes[:d].T @ axes[:d]
+        assert error == pytest.approx(((centred - back) ** 2).mean().item(), rel=1e-4)
+
+
+def test_independent_coordinates_are_at_the_level_of_chance():
+    n, d = 5000, 12
+    summary = correlation_summary(gaussian(n, d))
+    for name, expected in chance_level(n, d).items():
+        assert summary[name] == pytest.approx(expected, rel=0.2), name
+    assert summary["dead"] == 0
+
+
+def test_copies_are_wholly_redundant():
+    z = gaussian(1000, 1).repeat(1, 4)
+    summary = correlation_summary(z)
+    assert summary["mean_abs_r"] == pytest.approx(1)
+    assert summary["rms_r"] == pytest.approx(1)
+    assert summary["effective_rank_fraction"] == pytest.approx(1 / 4)
+    assert summary["total_correlation_per_dim"] == math.inf
+
+
+def test_two_coordinates_of_known_correlation():
+    """r = 0.6 gives eigenvalues 1.6 and 0.4, so all four numbers by hand."""
+    x, noise = gaussian(400, 2).T
+    x, noise = (x - x.mean()) / x.std(), noise - noise.mean()
+    noise = noise - (noise @ x) / (x @ x) * x
+    z = torch.stack([x, 0.6 * x + 0.8 * noise / noise.std()], 1)
+    summary = correlation_summary(z)
+    assert summary["mean_abs_r"] == pytest.approx(0.6, rel=1e-5)
+    assert summary["rms_r"] == pytest.approx(0.6, rel=1e-5)
+    assert summary["effective_rank_fraction"] == pytest.approx(4 / (1.6**2 + 0.4**2) / 2, rel=1e-5)
+    assert summary["total_correlation_per_dim"] == pytest.approx(-0.5 * math.log(1 - 0.36) / 2, rel=1e-5)
+
+
+def test_signs_scales_and_order_do_not_matter():
+    z = gaussian(500, 6) @ gaussian(6, 6, seed=1)
+    changed = (z * torch.tensor([1.0, -2, 30, 0.01, 5, -1]))[:, [3, 1, 5, 0, 2, 4]] + 7
+    for name, value in correlation_summary(z).items():
+        assert correlation_summary(changed)[name] == pytest.approx(value, rel=1e-3), name
+
+
+@pytest.mark.parametrize("constant", [0.0, 1234.5678])
+def test_dead_coordinates_are_counted_and_change_nothing(constant):
+    z = gaussian(500, 5) @ gaussian(5, 5, seed=1)
+    dead = torch.full((500, 2), constant)
+    with_dead = correlation_summary(torch.cat([z[:, :2], dead, z[:, 2:]], 1))
+    alone = correlation_summary(z)
+    assert with_dead.pop("dead") == 2
+    assert alone.pop("dead") == 0
+    assert with_dead == pytest.approx(alone)
+    assert np.isfinite(list(with_dead.values())).all()
+
+
+def test_a_constant_with_rounding_noise_is_dead():
+    z = torch.cat([gaussian(300, 3), (torch.full((300, 1), 0.1) * 3)], 1)
+    z[::2, 3] = torch.nextafter(z[0, 3], torch.tensor(9.0))
+    assert measures.alive(z).tolist() == [True, True, True, False]
+
+
+def test_two_images_are_enough_to_answer_and_always_correlated():
+    assert np.allclose(np.abs(correlations(torch.tensor([[0.0, 1.0, 5.0], [1.0, 3.0, 2.0]]))), 1)
+
+
+@pytest.mark.parametrize(
+    ("z", "message"),
+    [
+        (torch.zeros(10, 1), r"shape \(10, 1\): allowed is \(N, d\) with N and d at least 2"),
+        (torch.zeros(1, 10), r"shape \(1, 10\): allowed"),
+        (torch.zeros(10), r"shape \(10,\): allowed"),
+        (torch.full((10, 3), float("nan")), "30 codes are not finite"),
+        (torch.full((10, 3), float("inf")), "30 codes are not finite"),
+        (torch.ones(10, 3), "0 live coordinates: a correlation needs at least 2"),
+    ],
+)
+def test_codes_without_correlations_are_refused(z, message):
+    for function in (correlations, correlation_summary):
+        with pytest.raises(ValueError, match=message):
+            function(z)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_intrinsic_dimension_of_a_known_set(dimension):
+    flat = gaussian(2000, dimension) @ gaussian(dimension, 20, seed=1)
+    assert measures.intrinsic_dimension(flat) == pytest.approx(dimension, rel=0.12)
+
+
+def test_alpha_one_is_the_first_and_zero_the_second():
+    z1, z2 = gaussian(4, 3), gaussian(4, 3, seed=1)
+    path = measures.interpolate(z1, z2, torch.tensor([0.0, 0.25, 1.0]))
+    assert path.shape == (3, 4, 3)
+    assert torch.equal(path[0], z2)
+    assert torch.equal(path[2], z1)
+    assert torch.allclose(path[1], 0.25 * z1 + 0.75 * z2)
+
+
+def test_interpolation_refuses_what_it_cannot_mean():
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        measures.interpolate(torch.zeros(2), torch.zeros(2), torch.tensor([1.5]))
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        measures.interpolate(torch.zeros(2), torch.zeros(2), torch.tensor([float("nan")]))
+    with pytest.raises(ValueError, match="equal"):
+        measures.interpolate(torch.zeros(2), torch.zeros(3), torch.tensor([0.5]))
+
+
+def test_nearest_mse_is_the_least_over_all_references():
+    images, reference = torch.rand(7, 1, 28, 28), torch.rand(30, 1, 28, 28)
+    brute = ((images[:, None] - reference[None]) ** 2).mean((2, 3, 4)).amin(1)
+    assert torch.allclose(measures.nearest_mse(images, reference), brute, atol=1e-5)
+    assert measures.nearest_mse(reference[:3], reference).max() < 1e-6
+
+
+def test_confidence_and_accuracy():
+    logits = torch.tensor([[4.0] + [0.0] * 9, [0.0] * 10])
+    assert measures.accuracy(torch.nn.Identity(), logits, torch.tensor([0, 5])) == 0.5
+    assert measures.confidence(torch.nn.Identity(), logits)[1] == pytest.approx(0.1)

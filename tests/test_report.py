@@ -1,0 +1,317 @@
+"""The PDF, the pages and the zip: on a small study made here, then on the real notebooks."""
+
+import base64
+import importlib
+import io
+import json
+import re
+import subprocess
+import sys
+import unicodedata
+import zipfile
+from pathlib import Path
+from statistics import mean
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+from pypdf import PdfReader
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "report"))
+build = importlib.import_module("build")
+submission = importlib.import_module("submission")
+
+WHO = {"name": "Ada Lovelace", "id": "012345678", "user": "ada"}
+VIEW, STATE = (f"application/vnd.jupyter.widget-{kind}+json" for kind in ("view", "state"))
+REPRS = re.compile(r"<Figure|<Axes|<matplotlib|object at 0x|Image\(|[VH]Box\(|Stack\(|Slider\(|text/plain")
+RAW_TEX = re.compile(
+    r"\$\$|\\(frac|sum|prod|mathbb|mathcal|mathrm|begin|end|left|right|nabla|partial|[lr]V?ert|hat|text|alpha)\b"
+)
+TABLE = """<div><style scoped>.dataframe tbody tr th {vertical-align: middle;}</style>
+<table border="1" class="dataframe"><thead><tr style="text-align: right;"><th></th><th>test MSE</th></tr>
+<tr><th>d</th><th></th></tr></thead><tbody><tr><th>2</th><td>0.0381 ± 0.0004</td></tr>
+<tr><th>10</th><td>-0.0108</td></tr></tbody></table></div>"""
+
+
+def shown(**data):
+    return new_output("display_data", {key.replace("__", "/"): value for key, value in data.items()})
+
+
+def code(name, *outputs, source="1 + 1", **metadata):
+    return new_code_cell(
+        source, id=name, execution_count=1, outputs=[*outputs], metadata={"tags": [], **metadata}
+    )
+
+
+def picture():
+    buffer = io.BytesIO()
+    Image.new("L", (200, 100), 128).save(buffer, "PNG")
+    return shown(image__png=base64.b64encode(buffer.getvalue()).decode(), text__plain="<Figure size 200x100>")
+
+
+def study(folder, *cells):
+    """One executed notebook of every kind of cell, with `cells` at its end; returns its folder."""
+    slider = new_output(
+        "execute_result",
+        {
+            VIEW: {"model_id": "1", "version_major": 2, "version_minor": 0},
+            "text/plain": "VBox(children=(IntSlider(value=0),))",
+        },
+    )
+    formula = r"$$\frac{1}{N} \sum_{i=1}^{N} \lVert x_i \rVert^2, \quad \lvert a \rvert \le \alpha$$"
+    links = "See [two](02_two.ipynb#x), [here](#gone)."
+    nb = new_notebook(
+        cells=[
+            new_markdown_cell(f"# 1  First\n\n{links}\n\n{formula}", id="title"),
+            new_markdown_cell("## Question\n\n> How far does it go?", id="question"),
+            code("table", shown(text__html=TABLE, text__plain="    test MSE"), caption="Error against $d$."),
+            code("figure", picture(), caption="A grey box.", width="40%", source="plt.hidden_code()"),
+            code("slider", slider),
+            code("claims", *(shown(text__markdown=f"✓ {text} holds.") for text in ("This", "That"))),
+            code("print", new_output("stream", name="stdout", text="α ∈ [0, 1], a ≤ b ± 1 − 2 " + "x" * 200)),
+            code("sympy", shown(text__latex=r"$\displaystyle \frac{x}{2}$", text__plain="x/2")),
+            code("answer", shown(text__markdown="**Answer (i).** It goes to $d = 10$."), tags=["answer"]),
+            *cells,
+        ]
+    )
+    nb.metadata.widgets = {STATE: {"state": {}, "version_major": 2, "version_minor": 0}}
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, folder / "01_first.ipynb")
+    return folder
+
+
+def texts(pdf):
+    return [unicodedata.normalize("NFKC", page.extract_text()) for page in PdfReader(io.BytesIO(pdf)).pages]
+
+
+def squeezed(text):
+    """Letters and signs without spaces and hyphens, so that line breaks do not matter."""
+    return re.sub(r"[\s\u00ad\u200b\u2010-]", "", unicodedata.normalize("NFKC", text)).lower()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return study(tmp_path_factory.mktemp("small") / "notebooks")
+
+
+@pytest.fixture(scope="module")
+def pages(small):
+    return texts(build.build_pdf(small))
+
+
+def test_the_chapter_is_typeset(pages):
+    text = "\n".join(pages[:5])
+    for part in (
+        "Table 1.1: Error against",
+        "Figure 1.1: A grey box.",
+        "0.0381 ± 0.0004",
+        "−0.0108",  # a true minus
+        "✓",
+        "This holds.",
+        "α ∈ [0, 1], a ≤ b ± 1 − 2",
+        "(p. 4; Figure 1.1, p. 4)",
+        "How far does it go?",
+    ):
+        assert part in text, part
+    assert not RAW_TEX.search(text)
+    assert not REPRS.search(text)
+    assert "hidden_code" not in text
+    assert "dataframe" not in text
+    assert "Answer (i)." in pages[1]  # the summary
+    assert "1 First" in pages[2]  # the contents
+    assert any("Appendix A" in page for page in pages[4:])
+    assert "torch==" in pages[-1]
+    assert "sha256" not in pages[-1]
+
+
+def test_the_same_notebooks_give_the_same_bytes_and_code_can_be_shown(small):
+    assert build.build_pdf(small, code=True) == build.build_pdf(small, code=True)
+    assert "plt.hidden_code()" in "\n".join(texts(build.build_pdf(small, code=True))[3:6])
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (new_markdown_cell(r"A formula: $\notacommand{x}$.", id="unreadable"), "notacommand"),
+        (code("unreadable", shown(text__markdown=r"$$\frac{1}{$$")), "not read as a formula"),
+        (
+            code("unreadable", shown(text__plain="42"), caption="A caption of nothing."),
+            "neither figure nor table",
+        ),
+        (code("unreadable", new_output("error", ename="E", evalue="", traceback=[])), "ended in an error"),
+        (new_code_cell("1", id="unreadable"), "was not executed"),
+    ],
+)
+def test_what_cannot_be_set_stops_the_build_with_its_place(tmp_path, capsys, cell, words):
+    target = tmp_path / "ex2.pdf"
+    assert build.main(["pdf", "--notebooks", str(study(tmp_path / "nb", cell)), "--output", str(target)]) == 1
+    error = capsys.readouterr().err
+    assert "01_first.ipynb: cell 'unreadable'" in error
+    assert words in error
+    assert not target.exists()
+
+
+def test_stand_in_data_and_identity_are_named(tmp_path):
+    folder = study(tmp_path / "nb")
+    (tmp_path / "results.json").write_text(json.dumps({"dataset": "stand-in digits", "date": "May 2024"}))
+    named = texts(build.build_pdf(folder, identity=WHO))
+    assert all("stand-in digits, not" in page for page in named)
+    assert all(value in named[0] for value in (*WHO.values(), "May 2024"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", ""),
+        ("name", "  "),
+        ("name", "Ada\nLovelace"),
+        ("name", "Ada\x07"),
+        ("name", "x" * 81),
+        ("id", ""),
+        ("id", "1234"),
+        ("id", "1234567890"),
+        ("id", "12345a"),
+        ("id", "١٢٣٤٥٦"),
+        ("id", "../12345"),
+        ("user", ""),
+        ("user", "Ada"),
+        ("user", "a"),
+        ("user", "ada lovelace"),
+    ],
+)
+def test_a_bad_identity_is_refused_and_leaves_no_zip(small, capsys, key, value):
+    before = sorted((ROOT / "report").glob("ex2_*"))
+    given = [part for k, v in (WHO | {key: value}).items() for part in (f"--{k}", v)]
+    assert build.main(["submission", "--notebooks", str(small), *given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {key.upper()} ")
+    assert f"--{key} " in error  # the way out
+    assert sorted((ROOT / "report").glob("ex2_*")) == before
+
+
+@pytest.fixture(params=["git", "unpacked"])
+def project(request, tmp_path):
+    """A project's tree, in git or not."""
+    for name in (
+        "README.md",
+        "mnistae/data.py",
+        "notebooks/01.ipynb",
+        "checkpoints/a.safetensors",
+        ".ci/run",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# {name}\n")
+    (tmp_path / ".ci/run").chmod(0o755)
+    if request.param == "git":
+        subprocess.run(["git", "init", "-q", tmp_path], check=True)
+        subprocess.run(["git", "-C", tmp_path, "add", "."], check=True)
+    for name in ("data/MNIST/x.gz", "mnistae/__pycache__/d.pyc", "report/build/r.json", "report/ex2_1.zip"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("not to be handed in")
+    return tmp_path
+
+
+def test_the_zip_holds_code_checkpoints_pdf_and_name(project):
+    packed = submission.packed(project, b"%PDF", WHO)
+    assert packed == submission.packed(project, b"%PDF", WHO)
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert archive.namelist() == [
+            *(".ci/run", "README.md", "checkpoints/a.safetensors"),
+            *("ex2.pdf", "mnistae/data.py", "notebooks/01.ipynb"),
+        ]
+        readme = archive.read("README.md").decode()
+        assert archive.read("ex2.pdf") == b"%PDF"
+        assert archive.getinfo(".ci/run").external_attr >> 16 == 0o755
+    assert all(value in readme for value in WHO.values())
+    assert readme.endswith("# README.md\n")
+    assert (project / "README.md").read_text() == "# README.md\n"  # nothing personal in the tree
+
+
+def test_pages_need_neither_kernel_nor_math_script(small, tmp_path):
+    (tmp_path / "scripts").mkdir()
+    out = tmp_path / "html"
+    command = [
+        "html",
+        "--notebooks",
+        str(small),
+        "--output",
+        str(out),
+        "--offline",
+        str(tmp_path / "scripts"),
+    ]
+    assert build.main(command) == 0
+    page = (out / "01_first.html").read_text()
+    assert "<math" in page
+    assert "frac{1}{N}" in page.split("<annotation", 1)[1]
+    assert "$$" not in re.sub(r"(?s)<script.*?</script>", "", page)
+    assert STATE in page
+    assert "../scripts/embed-amd.js" in page
+    assert "../scripts/require.js" in page
+    assert "<strong>Figure 1.1:</strong> A grey box." in page
+    assert 'href="02_two.html#x"' in page
+    assert 'href="01_first.html"' in (out / "index.html").read_text()
+
+
+# The report itself
+
+CHAPTERS = ["01_reconstruction", "02_interpolation", "03_decorrelation", "04_transfer_learning", "05_theory"]
+QUESTIONS = [
+    "using lower and higher latent space dimension d",
+    "encoder/decoder architecture with more or fewer layers/weights",
+    "Include the resulting images obtained by such latent space interpolation",
+    "Try different pairs of digits",
+    "an AE trained using the higher embedding dimension",
+    "Which is better?",
+    "Pearson correlations",
+    "come up with a single value",
+    "with respect to the latent space dimension",
+    "small fraction of the annotated training data",
+    "which option performs best?",
+    "composition of linear functions is a linear function",
+    "composition of affine transformations remains an affine function",
+    "What is the stopping condition of this iterative scheme",
+    "conditions for classifying a stationary point as local maximum or minimum",
+    "accounts for the circularity of this quantity",
+    "Differentiate the following terms",
+]
+
+
+@pytest.fixture(scope="module")
+def report():
+    """The texts of the report's pages up to the appendix, from the committed notebooks."""
+    missing = [name for name in CHAPTERS if not (ROOT / f"notebooks/{name}.ipynb").is_file()]
+    if missing:
+        pytest.skip(f"notebooks not written yet: {', '.join(missing)}")
+    pdf = build.build_pdf(ROOT / "notebooks")
+    assert len(pdf) < 4e6
+    pages = texts(pdf)
+    assert 20 <= len(pages) <= 90
+    return pages[: next(n for n, page in enumerate(pages) if n > 3 and "Appendix A: the package" in page)]
+
+
+def test_every_question_and_answer_is_in_the_report(report):
+    text = squeezed("".join(report[3:]))
+    assert [question for question in QUESTIONS if squeezed(question) not in text] == []
+    assert text.count(squeezed("Answer (")) >= 10
+    assert "Answer (" in report[1]
+    assert len(re.findall(r"^Contents$", "\n".join(report), re.MULTILINE)) >= 1
+    assert "Contents" in report[2]  # so the summary is one page
+
+
+def test_no_page_holds_raw_tex_or_a_python_repr(report):
+    faults = [(n, found[0]) for n, page in enumerate(report, 1) if (found := RAW_TEX.search(page))]
+    faults += [(n, found[0]) for n, page in enumerate(report, 1) if (found := REPRS.search(page))]
+    assert faults == []
+
+
+def test_headline_numbers_are_those_of_the_results(report):
+    file = ROOT / "report/results.json"
+    if not file.is_file():
+        pytest.skip("report/results.json not written yet")
+    results = json.loads(file.read_text())
+    assert results["dataset"] == "MNIST"
+    text = squeezed("".join(report))
+    for d, row in results["reconstruction"]["by_latent_dim"].items():
+        assert f"{mean(row['test_mse']):.4f}" in text, f"test MSE at d = {d}"

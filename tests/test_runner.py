@@ -1,0 +1,106 @@
+"""The notebook runner: canonical files, and what happens when a cell fails."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+run = importlib.import_module("run")
+
+SLIDER = """
+import sys
+import ipywidgets as widgets
+from IPython.display import display
+import matplotlib.pyplot as plt
+print("bar: 3 of 7 in 0.1 s", file=sys.stderr)
+print("one"); print("two")
+frames = widgets.Stack([widgets.HTML(value=text) for text in "ab"], selected_index=0)
+slider = widgets.IntSlider(max=1)
+widgets.jslink((slider, "value"), (frames, "selected_index"))
+display(widgets.VBox([slider, frames]))
+plt.plot([1, 2]); plt.show()
+"""
+
+
+def save(path, *cells, **metadata):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=list(cells), metadata=metadata), path)
+    return path
+
+
+def test_two_runs_write_the_same_bytes(tmp_path, capsys):
+    first = save(
+        tmp_path / "in/01.ipynb",
+        new_markdown_cell("# 1  One", id="title"),
+        new_code_cell(SLIDER, id="slider", metadata={"tags": ["answer"], "caption": "c", "scrolled": True}),
+        custom="an editor's",
+    )
+    second = save(tmp_path / "in/02.ipynb", new_code_cell("import os; print(os.getcwd())", id="where"))
+    for output in ("a", "b"):
+        assert run.main([str(first), str(second), "--output", str(tmp_path / output), "--jobs", "2"]) == 0
+    for name in ("01.ipynb", "02.ipynb"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    text = (tmp_path / "a/01.ipynb").read_text()
+    nb = json.loads(text)
+    assert text.endswith("}\n")
+    assert set(nb["metadata"]) == {"kernelspec", "language_info", "widgets"}
+    cell = nb["cells"][1]
+    assert cell["id"] == "slider"
+    assert cell["metadata"] == {"tags": ["answer"], "caption": "c"}
+    assert [out["output_type"] for out in cell["outputs"]] == ["stream", "display_data", "display_data"]
+    assert cell["outputs"][0]["text"] == ["one\n", "two\n"]  # one stream, and not the bar's
+    models = nb["metadata"]["widgets"][run.STATE]["state"]
+    assert list(models) == [f"{n:032x}" for n in range(1, len(models) + 1)]
+    assert cell["outputs"][1]["data"][run.VIEW]["model_id"] in models
+    link = next(model for model in models.values() if model["model_name"] == "LinkModel")
+    assert link["state"]["source"][0].removeprefix("IPY_MODEL_") in models
+    assert str(tmp_path / "in") in (tmp_path / "a/02.ipynb").read_text()  # its working folder
+    assert "02.ipynb: done in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("def broken():\n    raise ValueError('no such digit')\nbroken()", "ValueError: no such digit"),
+        ("import os; os._exit(1)", "Kernel died"),
+    ],
+)
+def test_a_failing_cell_stops_the_run_and_leaves_the_file(tmp_path, capsys, cell, said):
+    path = save(tmp_path / "bad.ipynb", new_code_cell("x = 1", id="good"), new_code_cell(cell, id="faulty"))
+    before = path.read_bytes()
+    assert run.main([str(path), "--in-place"]) == 1
+    error = capsys.readouterr().err
+    assert "bad.ipynb: failed in cell 'faulty'" in error
+    assert said in error
+    assert "\x1b" not in error
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.ipynb"]
+
+
+def test_a_cell_that_takes_too_long_fails(tmp_path, capsys):
+    path = save(tmp_path / "slow.ipynb", new_code_cell("import time; time.sleep(60)", id="sleeps"))
+    assert run.main([str(path), "--output", str(tmp_path / "out"), "--timeout", "1"]) == 1
+    assert "slow.ipynb: failed in cell 'sleeps'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_widget_ids_are_renumbered():
+    digest, model = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+    view = new_output("display_data", {run.VIEW: {"model_id": model}, "text/plain": digest})
+    nb = new_notebook(cells=[new_code_cell("x", id="x", outputs=[view])])
+    nb.metadata.widgets = {run.STATE: {"state": {model: {"state": {"layout": f"IPY_MODEL_{model}"}}}}}
+    text = run.canonical(nb)
+    assert digest in text
+    assert model not in text
+    assert text.count(f"{1:032x}") == 3
+    assert run.canonical(nbformat.reads(text, as_version=4)) == text
+
+
+def test_a_missing_notebook_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        run.main([str(tmp_path / "none.ipynb")])

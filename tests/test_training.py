@@ -1,0 +1,195 @@
+import os
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+import torch
+
+from mnistae import checkpoints, training
+from mnistae.training import (
+    Config,
+    TrainingError,
+    build,
+    fit,
+    optimizer_for,
+    reconstruct,
+    trained,
+    trained_all,
+)
+
+TINY = Config(channels=(4, 8), latent_dim=3, batch_size=16, epochs=3, images=400)
+
+
+def weights(network):
+    return torch.cat([tensor.flatten().double() for tensor in network.state_dict().values()])
+
+
+def test_config_is_frozen_hashable_and_named_by_every_field():
+    with pytest.raises(FrozenInstanceError):
+        TINY.epochs = 3
+    assert Config(channels=[16, 32]) == Config(channels=(16, 32))
+    assert Config(distortion=0).name == Config(distortion=0.0).name
+    changes = {
+        "latent_dim": 4, "channels": (4, 9), "kernel_size": 5, "task": "classify", "optimizer": "adamw",
+        "learning_rate": 0.0123456789, "weight_decay": 0.0, "batch_size": 32, "epochs": 4, "distortion": 0.5,
+        "images": 399, "seed": 1,
+    }  # fmt: skip
+    assert set(changes) == set(TINY.__dataclass_fields__)
+    names = {replace(TINY, **{field: value}).name for field, value in changes.items()} | {TINY.name}
+    assert len(names) == len(changes) + 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("epochs", 0, ValueError), ("epochs", 1.5, TypeError), ("epochs", True, TypeError),
+        ("batch_size", 1, ValueError), ("images", 60_001, ValueError), ("seed", -1, ValueError),
+        ("learning_rate", 0, ValueError), ("learning_rate", float("nan"), ValueError),
+        ("learning_rate", "fast", TypeError), ("weight_decay", -0.1, ValueError),
+        ("distortion", 99, ValueError),
+        ("task", "guess", ValueError), ("optimizer", "sgd", ValueError), ("channels", 16, TypeError),
+        ("channels", (16.0,), TypeError), ("latent_dim", None, TypeError),
+    ],
+)  # fmt: skip
+def test_bad_configs_name_field_and_range(field, value, error):
+    with pytest.raises(error, match=rf"{field}=.*allowed"):
+        Config(**{field: value})
+
+
+def test_training_learns_and_is_kept(small_data):
+    first = trained(TINY, progress=False)
+    again = trained(TINY, progress=False)
+    assert first.history == again.history
+    assert first.history[-1]["train"] < first.history[0]["train"]
+    assert torch.equal(weights(first.network), weights(again.network))
+    assert len(list(checkpoints.folder("MNIST").iterdir())) == 1
+    assert first.cpu_seconds > 0
+
+
+def test_one_config_gives_one_network_bit_for_bit(small_data):
+    one, two = build(TINY), build(TINY)
+    for network, threads in ((one, 1), (two, 2)):
+        torch.rand(threads)  # the state of the global generator must not matter
+        torch.set_num_threads(threads)
+        training._train(network, TINY, "cpu", False)
+        assert torch.get_num_threads() == threads
+    assert torch.equal(weights(one), weights(two))
+    other = build(replace(TINY, seed=1))
+    training._train(other, replace(TINY, seed=1), "cpu", False)
+    assert not torch.equal(weights(one), weights(other))
+
+
+def test_many_side_by_side_equal_one_alone(tmp_path):
+    """Real processes, on the stand-in: two workers, then one, give the same bytes but for the seconds."""
+    code = """
+import sys
+from pathlib import Path
+from mnistae import checkpoints
+from mnistae.training import Config, trained, trained_all
+checkpoints.folder = lambda dataset: Path(sys.argv[1])
+configs = [Config(channels=(4, 8), latent_dim=d, batch_size=16, epochs=2) for d in (2, 3, 4)]
+runs = {c: trained(c) for c in configs} if sys.argv[2] == "1" else trained_all(configs)
+print([sum(float(t.double().sum()) for t in r.network.state_dict().values()) for r in runs.values()])
+"""
+    environment = {**os.environ, "MNISTAE_DATA": "stand-in"}
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / workers), workers],
+            env=environment, capture_output=True, text=True, check=True,
+        ).stdout
+        for workers in ("1", "many")
+    ]  # fmt: skip
+    assert outputs[0] == outputs[1]
+    assert outputs[0].count(",") == 2
+
+
+def test_missing_ones_alone_are_trained(small_data):
+    configs = [replace(TINY, seed=seed) for seed in (0, 1)]
+    trained(configs[0], progress=False)
+    before = {path: path.stat().st_mtime_ns for path in checkpoints.folder("MNIST").iterdir()}
+    runs = {}
+    for config in configs:
+        runs[config] = trained(config, progress=False)
+    assert list(runs) == configs
+    after = {path: path.stat().st_mtime_ns for path in checkpoints.folder("MNIST").iterdir()}
+    assert len(after) == 2
+    assert before.items() <= after.items()
+
+
+def test_divergence_raises_and_is_not_saved(small_data):
+    small_data.train.images[7] = float("nan")
+    with pytest.raises(TrainingError, match="diverged: the loss of epoch 1 is"):
+        trained(TINY, progress=False)
+    assert not checkpoints.folder("MNIST").exists()
+
+
+def test_collapse_raises_and_is_not_saved(small_data, monkeypatch):
+    monkeypatch.setattr(training, "fit", lambda *a, **k: [{"train": 0.3, "validation": 0.3}])
+    with pytest.raises(TrainingError, match=r"collapsed: validation error 0\.3000, while the mean image"):
+        trained(TINY, progress=False)
+    assert not checkpoints.folder("MNIST").exists()
+
+
+def test_validation_images_are_never_trained_on(small_data):
+    seen = []
+
+    def spy(network, images, labels):
+        seen.append(len(images))
+        return reconstruct(network, images, labels)
+
+    network = build(TINY)
+    fit(network, small_data.train, spy, optimizer_for(network, TINY), epochs=1, batch_size=64, seed=0)
+    assert sum(seen) == len(small_data.train.labels), "each image once an epoch"
+
+
+def test_history_is_the_exact_mean_over_images(small_data):
+    """With a learning rate of zero the epoch's loss is the plain mean, whatever the last batch's size."""
+    network = build(TINY).eval()
+    network.train = lambda mode=True: network  # batch norm stays fixed
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-30)
+    row = fit(network, small_data.train, reconstruct, optimizer, epochs=1, batch_size=37, seed=0)[0]
+    expected = reconstruct(network, small_data.train.images, None).item()
+    assert row["train"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_muon_orthogonalises_in_float32():
+    network = build(TINY)
+    optimizer = optimizer_for(network, TINY)
+    update = optimizer._orthogonalize(optimizer.param_groups[0], [torch.randn(8, 4, 3, 3)])[0]
+    assert update.dtype == torch.float32
+    singular = torch.linalg.svdvals(update)
+    assert singular.min() > 0.3
+    assert singular.max() < 1.6
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_weight_is_trained(small_data, optimizer):
+    config = replace(TINY, optimizer=optimizer, learning_rate=0.01)
+    network = build(config)
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    fit(
+        network,
+        small_data.train,
+        reconstruct,
+        optimizer_for(network, config),
+        epochs=1,
+        batch_size=64,
+        seed=0,
+    )
+    assert all(not torch.equal(p, before[name]) for name, p in network.named_parameters())
+
+
+def test_distortion_leaves_half_of_each_batch_alone():
+    images = torch.rand(10, 1, 28, 28)
+    changed = training._distorted(images, 1.0, torch.Generator().manual_seed(0))
+    assert changed.shape == images.shape
+    assert torch.equal(changed[5:], images[5:])
+    assert not torch.equal(changed[:5], images[:5])
+
+
+def test_trained_all_returns_runs_in_the_order_asked(small_data):
+    configs = [replace(TINY, seed=seed) for seed in (1, 0)]
+    for config in configs:
+        trained(config, progress=False)
+    assert list(trained_all(configs, progress=False)) == configs
