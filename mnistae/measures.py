@@ -27,14 +27,19 @@ def reconstruction_mse(autoencoder: nn.Module, images: Tensor) -> float:
     return mse(apply(autoencoder, images), images)
 
 
+def pca(images: Tensor, latent_dim: int) -> PCA:
+    """scikit-learn's PCA of images, the best linear code of that size. images: (N, 1, 28, 28)."""
+    return PCA(latent_dim, svd_solver="covariance_eigh").fit(images.flatten(1).numpy())
+
+
 def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> dict[int, float]:
     """Test `mse` of the best linear code of each size d, d = 0 being the mean image.
 
     train, test: (N, 1, 28, 28) in [0, 1].
     """
-    pca = PCA(max(latent_dims), svd_solver="covariance_eigh").fit(train.flatten(1).numpy())
-    centred = test.flatten(1).numpy() - pca.mean_
-    codes = centred @ pca.components_.T
+    axes = pca(train, max(latent_dims))
+    centred = test.flatten(1).numpy() - axes.mean_
+    codes = centred @ axes.components_.T
     # Orthonormal axes: what a code of d leaves over is the whole less the first d squares (Pythagoras).
     whole, parts = (centred**2).mean(dtype=np.float64), (codes**2).mean(0, dtype=np.float64) / test[0].numel()
     return {d: float(whole - parts[:d].sum()) for d in latent_dims}

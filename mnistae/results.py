@@ -1,6 +1,7 @@
 """Claims that are checked where they are made, and numbers on their way to the report."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,32 +10,38 @@ from IPython.display import Markdown, display
 from mnistae import data
 from mnistae.checkpoints import atomic_write
 
-FILE = data.ROOT / "report" / "build" / "results.json"
+FOLDER = data.ROOT / "report" / "build" / "results"
 
 
-def claim(sentence: str, holds: bool) -> None:
-    """Show a sentence that the cell has just proved. On the stand-in, whose story may differ, only show it.
+def claim(sentence: str, holds: bool, about_mnist: bool = True) -> None:
+    """Show a sentence that the cell has just proved; on the stand-in, one about MNIST goes unchecked.
 
     Raises AssertionError if the sentence does not hold.
     """
-    if data.load().name != "MNIST":
-        display(Markdown(f"(a claim about MNIST, not checked on {data.STAND_IN}) {sentence}"))
+    if about_mnist and data.load().name != "MNIST":
+        display(Markdown(f"(of MNIST, not checked on the {data.STAND_IN}) {sentence}"))
         return
-    assert holds, f"does not hold: {sentence}"
+    if not holds:
+        raise AssertionError(f"does not hold: {sentence}")
     display(Markdown(f"✓ {sentence}"))
 
 
 def record(chapter: str, values: Any) -> None:
-    """Put a chapter's headline numbers into the run's results, rounded to 4 significant digits.
+    """Keep a chapter's headline numbers, rounded to 4 significant digits, with the name of their data.
 
-    The run's file is report/build/results.json; `make refresh` makes it report/results.json, on MNIST alone.
+    One file a chapter, since chapters run side by side; `collected` joins them.
     """
-    dataset = data.load().name
-    known = json.loads(FILE.read_text()) if FILE.exists() else {}
-    if known.get("dataset") != dataset:
-        known = {"dataset": dataset}  # nothing of one data set may stand beside another's
-    known[chapter] = _rounded(values)
-    atomic_write(FILE, (json.dumps(known, indent=1, sort_keys=True) + "\n").encode())
+    kept = {"dataset": data.load().name, "values": _rounded(values)}
+    atomic_write(FOLDER / f"{chapter}.json", (json.dumps(kept, indent=1) + "\n").encode())
+
+
+def collected(folder: Path = FOLDER) -> dict[str, Any]:
+    """All recorded chapters by name, and "dataset". Raises ValueError if they were run on different data."""
+    chapters = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    datasets = {kept["dataset"] for kept in chapters.values()}
+    if len(datasets) > 1:
+        raise ValueError(f"{folder} mixes {' and '.join(sorted(datasets))}: run all the notebooks again")
+    return {"dataset": "".join(datasets), **{name: kept["values"] for name, kept in chapters.items()}}
 
 
 def _rounded(values: Any) -> Any:

@@ -37,12 +37,12 @@ class Config:
     """
 
     latent_dim: int = 10
-    channels: tuple[int, ...] = (16, 32, 64, 64)
+    channels: tuple[int, ...] = (8, 32, 64, 88)
     kernel_size: int = 3
     task: str = "reconstruct"
     optimizer: str = "muon"
     learning_rate: float = 0.03
-    weight_decay: float = 0.1
+    weight_decay: float = 0.05
     batch_size: int = 64
     epochs: int = 6
     distortion: float = 0.0
@@ -72,10 +72,9 @@ class Config:
                 raise ValueError(f"{name}={value}: allowed is {low} to {high}")
             object.__setattr__(self, name, float(value))  # 0 and 0.0 are one config, so one file
         for name, allowed in (("task", ("reconstruct", "classify")), ("optimizer", ("muon", "adamw"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r}: allowed is {' or '.join(map(repr, allowed))}"
-                )
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: allowed is {' or '.join(map(repr, allowed))}")
 
     @property
     def name(self) -> str:
@@ -91,7 +90,8 @@ class Config:
 class Run(NamedTuple):
     """A trained network in eval mode, and how it came about.
 
-    history: one {"train": loss, "validation": loss} an epoch. cpu_seconds: of training, validation included.
+    history: one {"train": loss, "validation": loss} an epoch. cpu_seconds: of training alone,
+    without the looks at validation images.
     """
 
     network: nn.Module
@@ -232,8 +232,17 @@ def _train(network: nn.Module, config: Config, device: str, progress: bool) -> d
     validation = data.Split(*(part.to(device) for part in validation))
     network.to(device, memory_format=torch.channels_last)  # an eighth faster here than the default order
     objective = reconstruct if config.task == "reconstruct" else classify
+    watching = 0.0
+
+    def validate() -> float:
+        nonlocal watching
+        start = time.process_time()
+        loss = _mean_loss(network, validation, objective)
+        watching += time.process_time() - start
+        return loss
+
     with one_thread():
-        start, wall = time.process_time(), time.perf_counter()
+        start = time.process_time()
         history = fit(
             network,
             train,
@@ -243,10 +252,10 @@ def _train(network: nn.Module, config: Config, device: str, progress: bool) -> d
             batch_size=config.batch_size,
             seed=config.seed,
             distortion=config.distortion,
-            validate=lambda: _mean_loss(network, validation, objective),
+            validate=validate,
             progress=progress,
         )
-        seconds = time.process_time() - start, time.perf_counter() - wall
+        seconds = time.process_time() - start - watching
     if config.task == "reconstruct":
         mean_image = F.mse_loss(
             train.images.mean(0, keepdim=True).expand_as(validation.images), validation.images
@@ -259,8 +268,7 @@ def _train(network: nn.Module, config: Config, device: str, progress: bool) -> d
     versions = {name: version(name) for name in ("torch", "torchvision", "pytorch_optimizer", "numpy")}
     return {
         "history": history,
-        "cpu_seconds": round(seconds[0], 1),
-        "wall_seconds": round(seconds[1], 1),
+        "cpu_seconds": round(seconds, 1),
         "versions": {"python": platform.python_version(), **versions},
         "device": device,
     }

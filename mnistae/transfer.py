@@ -1,12 +1,12 @@
-"""Transfer learning from tens of labels: one experiment, one line of a cached table."""
+"""Transfer learning from tens of labels: one experiment, one line of a kept table."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
@@ -16,17 +16,17 @@ from mnistae.networks import Classifier
 from mnistae.training import Config, build, classify, fit, in_parallel, one_thread, trained
 
 SCHEMES = ("frozen", "fine_tuned", "from_scratch", "logistic_code", "logistic_pca", "logistic_pixels")
-TUNING_DRAWS = 1_000  # draws from here on are judged on validation images, those below on test images
+TUNING = 1_000  # draws from here on are judged on validation images, those below on test images
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One classifier learnt from labels_per_class · 10 training images.
+    """One classifier learnt from 10 · labels_per_class training images, `draw` saying which.
 
-    scheme: one of SCHEMES. encoder: the auto-encoder whose encoder is used (its seed follows the draw).
-    draw: which images, and the head's initial weights. head_rate, encoder_rate: peak learning rates of AdamW.
-    noise: of the codes while training, in their standard deviations. fixed_norm: keep batch-norm statistics.
-    For the logistic schemes `penalty` (1/C) alone counts.
+    scheme: one of SCHEMES. encoder: config of the auto-encoder whose encoder is taken, under seed draw % 3.
+    hidden: units of the head. steps: of gradient descent, each on all labelled images. head_rate and
+    encoder_rate: peak learning rates of AdamW. noise: added to codes while training, in their standard
+    deviations. fixed_norm: batch norm keeps its statistics. The logistic schemes heed `penalty` (1/C) alone.
     """
 
     scheme: str
@@ -36,11 +36,11 @@ class Transfer:
     hidden: int = 64
     steps: int = 200
     head_rate: float = 0.01
-    encoder_rate: float = 0.0
+    encoder_rate: float = 0.001
     weight_decay: float = 0.01
     noise: float = 0.3
     fixed_norm: bool = True
-    penalty: float = 0.1
+    penalty: float = 1.0
 
     def __post_init__(self):
         if self.scheme not in SCHEMES:
@@ -48,7 +48,8 @@ class Transfer:
 
 
 class Outcome(NamedTuple):
-    """accuracy: on all test images (validation images for tuning draws); moved: see `encoder_moved`."""
+    """accuracy: on the 10,000 test images (5,000 validation images for tuning draws). train_accuracy: on the
+    labelled images. moved: how far training moved the codes, as a share of their spread (0 if frozen)."""
 
     accuracy: float
     train_accuracy: float
@@ -56,12 +57,107 @@ class Outcome(NamedTuple):
 
 
 class _Noise(nn.Module):
-    # In units of each coordinate's own spread, so one strength fits every encoder and every d.
+    # In units of each coordinate's own spread, so that one strength fits every encoder and every d.
     def __init__(self, strength: float):
         super().__init__()
         self.strength = strength
 
     def forward(self, z: Tensor) -> Tensor:
-        if not (self.training and self.strength):
-            return z
-        return z + self.strength * z.std(0).detach() * torch.randn_like(z)
+        return z + self.strength * z.detach().std(0) * torch.randn_like(z) if self.training else z
+
+
+def transfer(experiment: Transfer) -> Outcome:
+    """Learn from the drawn labels by the experiment's scheme, and score. Raises as `balanced_draw` does."""
+    mnist, e = data.load(), experiment
+    drawn = data.balanced_draw(mnist.train.labels, e.labels_per_class, e.draw)
+    few = Split(mnist.train.images[drawn], mnist.train.labels[drawn])
+    judge = mnist.validation if e.draw >= TUNING else mnist.test
+    config = replace(e.encoder, seed=e.draw % 3)
+    if e.scheme.startswith("logistic"):
+        return _logistic(e, config, few, judge)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(e.draw)
+        network = Classifier(nn.Identity(), config.latent_dim, e.hidden)  # the same head for every scheme
+        network.head.insert(0, _Noise(e.noise))
+        if e.scheme == "from_scratch":
+            encoder = build(replace(config, seed=TUNING + e.draw)).encoder
+        else:
+            encoder = trained(config, progress=False).network.encoder
+        before = measures.apply(encoder.eval(), judge.images)
+        if e.scheme == "frozen":  # encoded once: no gradient can reach the encoder, no statistic can change
+            few, judge = Split(measures.apply(encoder, few.images), few.labels), Split(before, judge.labels)
+            groups = [{"params": network.head.parameters(), "lr": e.head_rate}]
+        else:
+            network.encoder = encoder.requires_grad_(True)
+            if e.fixed_norm:
+                _fix_norm(encoder)
+            groups = [
+                {"params": network.head.parameters(), "lr": e.head_rate},
+                {"params": network.encoder.parameters(), "lr": e.encoder_rate},
+            ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=e.weight_decay)
+        fit(network, few, classify, optimizer, epochs=e.steps, batch_size=len(few.labels), seed=e.draw)
+        after = measures.apply(network.encoder, judge.images)
+        return Outcome(
+            measures.accuracy(network.head, after, judge.labels),
+            measures.accuracy(network, *few),
+            ((after - before).norm() / (before - before.mean(0)).norm()).item(),
+        )
+
+
+def _fix_norm(module: nn.Module) -> None:
+    # train() would switch batch norm to the statistics of a few dozen images; this pins it to its own.
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+            layer.train = lambda mode=True, layer=layer: layer
+
+
+def _logistic(e: Transfer, config: Config, few: Split, judge: Split) -> Outcome:
+    if e.scheme == "logistic_code":
+        encoder = trained(config, progress=False).network.encoder
+        x, seen = (measures.apply(encoder, split.images).numpy() for split in (few, judge))
+    elif e.scheme == "logistic_pca":
+        pca = _pca(config.latent_dim)
+        x, seen = (pca.transform(split.images.flatten(1).numpy()) for split in (few, judge))
+    else:
+        x, seen = (split.images.flatten(1).numpy() for split in (few, judge))
+    spread = x.std(0).mean()  # one scale for all coordinates, so that one penalty fits codes and pixels
+    model = LogisticRegression(C=1 / e.penalty, max_iter=2_000).fit(x / spread, few.labels)
+    return Outcome(model.score(seen / spread, judge.labels), model.score(x / spread, few.labels), 0.0)
+
+
+@lru_cache
+def _pca(latent_dim: int):
+    return measures.pca(data.load().train.images, latent_dim)
+
+
+def transfer_all(experiments: Iterable[Transfer], progress: bool = True) -> dict[Transfer, Outcome]:
+    """The outcomes of many experiments, those not yet kept run side by side, one process a core.
+
+    Kept in transfer.json beside the networks; an interrupted call goes on where it was.
+    """
+    experiments = list(dict.fromkeys(experiments))
+    path = checkpoints.folder(data.load().name) / "transfer.json"
+    try:
+        kept = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise checkpoints.CheckpointError(f"{path} is damaged ({error}). Delete it and run again.") from error
+    missing = [e for e in experiments if _key(e) not in kept]
+    for count, (key, outcome) in enumerate(
+        in_parallel(_transfer_by_key, missing, progress=progress, unit="experiment"), 1
+    ):
+        kept[key] = [round(value, 6) for value in outcome]
+        if count % 50 == 0 or count == len(missing):
+            rows = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(kept.items()))
+            checkpoints.atomic_write(path, f"{{\n{rows}\n}}\n".encode())
+    return {e: Outcome(*kept[_key(e)]) for e in experiments}
+
+
+def _key(e: Transfer) -> str:
+    fields = {name: value for name, value in asdict(e).items() if name not in ("scheme", "encoder")}
+    return f"{e.scheme}({', '.join(f'{name}={value}' for name, value in fields.items())}) of {e.encoder.name}"
+
+
+def _transfer_by_key(e: Transfer) -> tuple[str, Outcome]:
+    return _key(e), transfer(e)

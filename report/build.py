@@ -10,7 +10,6 @@ The same notebooks give the same bytes: no clock, no system font.
 
 import argparse
 import json
-import os
 import re
 import shutil
 import sys
@@ -21,11 +20,17 @@ import pypandoc
 import submission
 import typst
 from chapters import MARKDOWN, BuildError, breakable, fenced, quoted, read_chapter, read_notebooks
+from headlines import headlines
+
+from mnistae.checkpoints import atomic_write
+from mnistae.results import collected
 
 REPORT = Path(__file__).resolve().parent
 ROOT = REPORT.parent
 COURSE = "Neural Networks for Images, exercise 2"
 TITLE = "Auto-encoders on MNIST"
+TABLE_START, TABLE_END = "<!-- results -->", "<!-- end of results -->"
+DATES = {"MNIST": "MNIST (LeCun, Cortes and Burges, 1998)"}
 SUBTITLE = "Reconstruction, interpolation, decorrelation, transfer learning, theory"
 
 
@@ -96,12 +101,10 @@ def appendix(folder):
 
 def build_pdf(notebooks, code=False, identity=None):
     """The report as bytes."""
-    here, committed = notebooks.parent / "results.json", REPORT / "results.json"
-    file = here if here.is_file() else committed
-    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    data = results.get("dataset", "MNIST")
-    date = f", {results['date']}" if "date" in results else ""
-    inputs = {**(identity or {}), "data": f"Data: {data}{date}"}
+    data = (
+        collected(notebooks.parent / "results")["dataset"] or "MNIST"
+    )  # the committed notebooks are MNIST's
+    inputs = {**(identity or {}), "data": f"Data: {DATES.get(data, data)}"}
     if data != "MNIST":
         inputs["stand-in"] = data
     with tempfile.TemporaryDirectory() as name:
@@ -120,11 +123,29 @@ def build_pdf(notebooks, code=False, identity=None):
 
 def write(path, content):
     """Replace a file by bytes, or leave it as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    atomic_write(path, content)
     print(path)
+
+
+def result_table(results):
+    """The README's table of headline numbers."""
+    rows = [f"| {question} | {answer} |" for question, answer in headlines(results)]
+    return "\n".join(["| | result |", "|---|---|", *rows])
+
+
+def refresh():
+    """The committed results, README table and PDF from a run on MNIST that has just rewritten notebooks/."""
+    results = collected()
+    if results["dataset"] != "MNIST":
+        raise BuildError(
+            f"the run was on {results['dataset'] or 'nothing'}: only MNIST's results are committed"
+        )
+    write(REPORT / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, after = readme.split(TABLE_START)[0], readme.split(TABLE_END)[1]
+    table = f"{TABLE_START}\n{result_table(results)}\n{TABLE_END}"
+    write(ROOT / "README.md", (before + table + after).encode())
+    write(REPORT / "ex2.pdf", build_pdf(ROOT / "notebooks"))
 
 
 def main(argv=None):
@@ -142,8 +163,12 @@ def main(argv=None):
         if command == "pdf":
             sub.add_argument("--output", type=Path, default=REPORT / "build/ex2.pdf")
             sub.add_argument("--code", action="store_true", help="show the code of the cells")
+    commands.add_parser("refresh")
     options = parser.parse_args(argv)
     try:
+        if options.command == "refresh":
+            refresh()
+            return 0
         if options.command == "html":
             import pages  # here, since only this needs nbconvert, which takes a second to load
 

@@ -10,13 +10,14 @@ import asyncio
 import os
 import re
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from mnistae.checkpoints import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ("tags", "caption", "width")  # all other cell metadata is an editor's, and changes with it
@@ -50,17 +51,6 @@ def canonical(nb):
     return nbformat.writes(nbformat.reads(text, as_version=4)) + "\n"  # the writer sorts keys
 
 
-def write_atomically(path, text):
-    """Replace `path` by `text`, or leave it as it was: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False
-    ) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-
-
 async def execute(path, target, timeout, slots):
     """Run one notebook in its own folder and write it to `target`; raises Failed and writes nothing."""
     async with slots:
@@ -85,7 +75,7 @@ async def execute(path, target, timeout, slots):
         except (RuntimeError, TimeoutError, CellExecutionError) as error:
             trace = re.sub(r"\x1b\[[0-9;]*m", "", getattr(error, "traceback", "") or str(error))
             raise Failed(f"{path.name}: failed in cell '{running.get('id')}'\n{trace}") from None
-        write_atomically(target, canonical(nb))
+        atomic_write(target, canonical(nb).encode())
         print(f"{path.name}: done in {time.perf_counter() - started:.1f} s", flush=True)
 
 

@@ -1,0 +1,108 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mnistae import checkpoints, networks, transfer
+from mnistae.training import Config, trained
+from mnistae.transfer import Transfer, transfer_all
+
+ENCODER = Config(channels=(4, 8), latent_dim=3, batch_size=16, epochs=3, images=400)
+FROZEN = Transfer("frozen", ENCODER, labels_per_class=3, draw=0, steps=30)
+
+
+@pytest.fixture
+def encoder(small_data):
+    return trained(ENCODER, progress=False).network.encoder
+
+
+def state(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def caught(monkeypatch, experiment):
+    """The classifier that the experiment ends with, its encoder as it came, and the outcome."""
+    made, came = [], []
+    classifier, load = networks.Classifier, transfer.trained
+    monkeypatch.setattr(transfer, "Classifier", lambda *a: made.append(classifier(*a)) or made[-1])
+    monkeypatch.setattr(transfer, "trained", lambda *a, **k: came.append(load(*a, **k)) or came[-1])
+    outcome = transfer.transfer(experiment)
+    return made[0], came[0].network.encoder if came else None, outcome
+
+
+def test_frozen_leaves_the_encoder_bit_equal_statistics_included(encoder, monkeypatch):
+    before = state(encoder)
+    network, loaded, outcome = caught(monkeypatch, FROZEN)
+    assert same(before, state(loaded))
+    assert not list(network.encoder.parameters()), "the head alone was in the optimizer's reach"
+    assert outcome.moved == 0
+    assert outcome.train_accuracy > 0.5
+
+
+@pytest.mark.parametrize("fixed_norm", [True, False])
+def test_fine_tuning_moves_its_own_copy_only(encoder, monkeypatch, fixed_norm):
+    before = state(encoder)
+    network, _, outcome = caught(monkeypatch, replace(FROZEN, scheme="fine_tuned", fixed_norm=fixed_norm))
+    after = state(network.encoder)
+    assert all(not torch.equal(after[n], before[n]) for n in before if n.endswith("weight"))
+    statistics = [n for n in before if "running" in n]
+    assert statistics
+    assert all(torch.equal(after[n], before[n]) == fixed_norm for n in statistics)
+    assert outcome.moved > 0
+    assert same(before, state(trained(ENCODER, progress=False).network.encoder)), (
+        "the checkpoint is as it was"
+    )
+
+
+def test_every_scheme_starts_from_the_same_head(encoder, monkeypatch):
+    heads = []
+    monkeypatch.setattr(transfer, "fit", lambda network, *a, **k: heads.append(state(network.head)))
+    for scheme in ("frozen", "fine_tuned", "from_scratch"):
+        transfer.transfer(replace(FROZEN, scheme=scheme))
+    assert same(heads[0], heads[1])
+    assert same(heads[0], heads[2])
+
+
+@pytest.mark.parametrize("scheme", transfer.SCHEMES)
+def test_every_scheme_runs_and_repeats(encoder, scheme):
+    experiment = replace(FROZEN, scheme=scheme, fixed_norm=scheme != "from_scratch")
+    first, again = transfer.transfer(experiment), transfer.transfer(experiment)
+    assert first == again
+    assert 0 <= first.accuracy <= 1
+    assert first.train_accuracy > 0.3
+
+
+def test_tuning_draws_never_see_test_images(encoder, small_data, monkeypatch):
+    small_data.test.images[:] = float("nan")
+    outcome = transfer.transfer(replace(FROZEN, draw=transfer.TUNING))
+    assert 0 <= outcome.accuracy <= 1
+
+
+def test_impossible_experiments_say_what_is_allowed(encoder):
+    with pytest.raises(ValueError, match="scheme='sideways': allowed is one of frozen, fine_tuned"):
+        replace(FROZEN, scheme="sideways")
+    with pytest.raises(ValueError, match=r"only 40 images of digit 0.*at most 40"):
+        transfer.transfer(replace(FROZEN, labels_per_class=41))
+
+
+def test_outcomes_are_kept_and_only_missing_ones_run(encoder, monkeypatch):
+    monkeypatch.setattr(transfer, "in_parallel", lambda job, items, **k: map(job, items))
+    experiments = [replace(FROZEN, draw=draw) for draw in (0, 1)]
+    first = transfer_all(experiments[:1], progress=False)
+    monkeypatch.setattr(
+        transfer, "transfer", lambda e: pytest.fail("ran again") if e.draw == 0 else transfer.Outcome(1, 1, 0)
+    )
+    both = transfer_all(experiments, progress=False)
+    assert both[experiments[0]] == first[experiments[0]]
+    assert both[experiments[1]] == (1, 1, 0)
+
+
+def test_a_damaged_table_is_named_with_its_cure(encoder):
+    path = checkpoints.folder("MNIST") / "transfer.json"
+    path.write_text('{"half": [')
+    with pytest.raises(checkpoints.CheckpointError, match=r"transfer\.json is damaged.*Delete it"):
+        transfer_all([FROZEN], progress=False)
