@@ -15,6 +15,7 @@ all: report  ## environment, data, notebooks run top to bottom from the checkpoi
 	touch $@
 
 report/build/notebooks/done: .venv/done notebooks/*.ipynb mnistae/*.py checkpoints report/run.py
+	$(PY) -c 'from mnistae import data; data.load()'  # before several notebooks ask for it at once
 	$(PY) report/run.py
 	touch $@
 

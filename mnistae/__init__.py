@@ -6,6 +6,8 @@ The house, room by room, in reading order:
     networks     Encoder, Decoder, AutoEncoder, Classifier, from one list of widths
     training     Config (one frozen dataclass), fit (the one loop), trained(config), trained_all(configs)
     checkpoints  Config <-> one safetensors file: named by its fields, checksummed, written atomically
+    transfer     classifiers from tens of labels: frozen, fine-tuned, from scratch
+    study        the experiments, as data: change a list and ask a new question
     measures     reconstruction error, yardsticks, correlation summaries, interpolation quality, accuracy
     figures      image grids, sweep curves, heat maps: one look for the whole report
     sliders      the α slider

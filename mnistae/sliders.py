@@ -1,5 +1,6 @@
 """The α slider: frames made beforehand and switched by the page itself, so that it moves without a kernel."""
 
+import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 
@@ -23,10 +24,17 @@ def png(images: Tensor) -> bytes:
     return content.getvalue()
 
 
-def _picture(content: bytes, tiles: int) -> widgets.Image:
-    picture = widgets.Image(value=content, format="png", width=tiles * TILE * 32 // 28)
-    picture.add_class("mnistae-frame")
-    return picture
+def _picture(images: Tensor) -> str:
+    # A data: address and decoding="sync", or else each step would show a blank frame first.
+    source = base64.b64encode(png(images)).decode()
+    size = f'width="{len(images) * TILE * 32 // 28}" height="{TILE}"'
+    return f'<img class="mnistae-frame" {size} decoding="sync" src="data:image/png;base64,{source}">'
+
+
+def _stack(pictures: Sequence[str]) -> widgets.Stack:
+    # One layout and one style for all frames: each is longer than a frame in the stored notebook.
+    look = {"layout": widgets.Layout(min_height=f"{TILE}px"), "style": widgets.HTML().style}
+    return widgets.Stack([widgets.HTML(p, **look) for p in pictures], selected_index=STEPS // 2)
 
 
 def _captions(names: Sequence[str]) -> widgets.HTML:
@@ -34,7 +42,7 @@ def _captions(names: Sequence[str]) -> widgets.HTML:
     cells = "".join(
         f'<span style="display:inline-block;width:{width}px;text-align:center">{n}</span>' for n in names
     )
-    style = "<style>.mnistae-frame{image-rendering:pixelated;object-fit:contain}</style>"
+    style = "<style>.mnistae-frame{image-rendering:pixelated;display:block;max-width:none}</style>"
     return widgets.HTML(f'{style}<div style="white-space:nowrap">{cells}</div>')
 
 
@@ -66,8 +74,7 @@ def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
                 raise ValueError(
                     f"{name}, {method}: {len(frames)} frames; allowed are {STEPS}, one for each α"
                 )
-        sheets = [png(torch.stack(sheet)) for sheet in zip(*methods.values(), strict=True)]
-        stacks.append(widgets.Stack([_picture(s, len(methods)) for s in sheets], selected_index=STEPS // 2))
+        stacks.append(_stack([_picture(torch.stack(sheet)) for sheet in zip(*methods.values(), strict=True)]))
         widgets.jslink((slider, "index"), (stacks[-1], "selected_index"))
     widgets.jslink((play, "value"), (slider, "index"))
     album = widgets.Stack(stacks, selected_index=0)
@@ -90,7 +97,7 @@ def explorer(
     (21, 1, 28, 28) frames. A choice out of range is answered by a message in place; the picture stays.
     """
     slider, message = _slider(), widgets.HTML()
-    stack = widgets.Stack([_picture(b"", 2) for _ in ALPHAS], selected_index=STEPS // 2)
+    stack = _stack([""] * STEPS)
     widgets.jslink((slider, "index"), (stack, "selected_index"))
     chosen = [
         widgets.IntText(
@@ -116,7 +123,7 @@ def explorer(
         alphas = ALPHAS.view(-1, 1, 1, 1)
         blends = alphas * images[i] + (1 - alphas) * images[j]
         for picture, *sheet in zip(stack.children, frames[d](images[i], images[j]), blends, strict=True):
-            picture.value = png(torch.stack(sheet))
+            picture.value = _picture(torch.stack(sheet))
         message.value = f"digit {labels[i]} (image {i}) → digit {labels[j]} (image {j}), d = {d}"
 
     for box in chosen:

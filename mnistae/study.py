@@ -3,9 +3,15 @@
 `python -m mnistae.study` trains whatever of it has no checkpoint yet.
 """
 
+import random
+import time
 from dataclasses import replace
 
-from mnistae.training import Config
+import joblib
+
+from mnistae import checkpoints, data
+from mnistae.training import Config, build, cost, fit, one_thread, optimizer_for, reconstruct, trained_all
+from mnistae.transfer import SCHEMES, TUNING, Transfer, transfer_all
 
 SEEDS = (0, 1, 2)
 LATENT_DIMS = (2, 4, 8, 10, 16, 32, 64)
@@ -48,3 +54,94 @@ STARTS = [replace(SHORT, images=6_400, seed=seed) for seed in range(20)]  # does
 # Chapter 1 (iii): wider and longer; whether to distort the training images is decided on validation images.
 WIDE = replace(BASE, channels=(16, 64, 128, 176), epochs=14)
 CANDIDATES = {"plain": WIDE, "distorted": replace(WIDE, distortion=1.0)}
+
+
+# Chapter 4: three encoders, four numbers of labels, the same draws and heads for every scheme.
+TRANSFER_DIMS = (4, 10, 64)
+LABELS_PER_CLASS = (1, 2, 5, 10)
+DRAWS = range(21)  # seven for each seed of the encoder
+
+# Equal effort: 20 settings drawn from the same ranges for each scheme, tried on 6 draws of their own.
+RANGES = {
+    "hidden": (32, 64, 128, 256),
+    "steps": (50, 100, 200),
+    "head_rate": (0.003, 0.01, 0.03),
+    "encoder_rate": (0.0001, 0.0003, 0.001, 0.003),
+    "weight_decay": (0.01, 0.1, 1.0),
+    "noise": (0.0, 0.3, 0.6, 0.9),
+    "fixed_norm": (True, False),
+    "penalty": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+}
+
+
+def settings(count: int = 20) -> list[dict]:
+    """Settings of a Transfer drawn at random from RANGES."""
+    chance = random.Random(0)
+    return [{name: chance.choice(values) for name, values in RANGES.items()} for _ in range(count)]
+
+
+def search(scheme: str) -> dict[int, list[Transfer]]:
+    """Setting's number -> its tuning experiments, with 50 labels at d = 10, judged on validation images."""
+    draws = range(TUNING, TUNING + 6)
+    return {
+        i: [Transfer(scheme, BASE, 5, d, **setting) for d in draws] for i, setting in enumerate(settings())
+    }
+
+
+def tuned(scheme: str) -> dict:
+    """The setting with the highest mean validation accuracy."""
+    trials = search(scheme)
+    outcomes = transfer_all(experiment for trial in trials.values() for experiment in trial)
+    return settings()[max(trials, key=lambda i: sum(outcomes[e].accuracy for e in trials[i]))]
+
+
+def transfers(scheme: str) -> dict[tuple[int, int], list[Transfer]]:
+    """(latent_dim, labels_per_class) -> one experiment a draw, with the scheme's tuned setting."""
+    setting = tuned(scheme)
+    return {
+        (d, k): [Transfer(scheme, replace(BASE, latent_dim=d), k, draw, **setting) for draw in DRAWS]
+        for d in TRANSFER_DIMS
+        for k in LABELS_PER_CLASS
+    }
+
+
+def best_candidate() -> Config:
+    """The candidate with the lowest validation error."""
+    runs = trained_all(CANDIDATES.values())
+    return min(runs, key=lambda config: runs[config].history[-1]["validation"])
+
+
+def everything() -> list[Config]:
+    """All networks of the study, but for those further seeds that await the choice of the best candidate."""
+    lists = [*BY_LATENT_DIM.values(), *ARCHITECTURES.values(), *RECIPES.values(), STARTS, JUDGES]
+    return list(dict.fromkeys([*CANDIDATES.values(), *(config for configs in lists for config in configs)]))
+
+
+def _seconds(configs: list[Config]) -> float:
+    # A few steps of the base network tell how fast this machine is; `cost` tells the rest.
+    trial = replace(BASE, images=1_280, epochs=1)
+    few = data.Split(*(part[: trial.images] for part in data.load().train))
+    network = build(trial)
+    with one_thread():
+        start = time.perf_counter()
+        fit(network, few, reconstruct, optimizer_for(network, trial), epochs=1, batch_size=64, seed=0)
+    return (time.perf_counter() - start) * sum(map(cost, configs)) / cost(trial)
+
+
+def main() -> None:
+    """Print the plan, then train what is missing."""
+    home = checkpoints.folder(data.load().name)
+    configs = everything()
+    later = seeded(next(iter(CANDIDATES.values())))[1:]  # stand for the further seeds of the best candidate
+    missing = [c for c in [*configs, *later] if not (home / f"{c.name}.safetensors").exists()]
+    workers = joblib.cpu_count()
+    minutes = _seconds(missing) / workers / 60
+    print(f"{len(missing)} networks to train, about {minutes:.0f} minutes on {workers} cores", flush=True)
+    trained_all(configs)
+    trained_all(seeded(best_candidate()))
+    for scheme in SCHEMES:
+        transfer_all(experiment for draws in transfers(scheme).values() for experiment in draws)
+
+
+if __name__ == "__main__":
+    main()

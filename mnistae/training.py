@@ -23,6 +23,15 @@ from mnistae import checkpoints, data
 from mnistae.networks import AutoEncoder, Classifier, Encoder, check_architecture, spatial_sizes
 
 JUDGE_HIDDEN = 64  # hidden units of the digit classifier's head
+LIMITS = {
+    "learning_rate": (float, 1e-6, 10),
+    "weight_decay": (float, 0, 10),
+    "batch_size": (int, 2, 60_000),
+    "epochs": (int, 1, 10_000),
+    "distortion": (float, 0, 10),
+    "images": (int, 2, 55_000),
+    "seed": (int, 0, 2**32 - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -54,23 +63,15 @@ class Config:
             raise TypeError(f"channels={self.channels!r}: allowed is a tuple of widths such as (16, 32, 64)")
         object.__setattr__(self, "channels", tuple(self.channels))
         check_architecture(self.latent_dim, self.channels, self.kernel_size)
-        for name, low, high in (
-            ("epochs", 1, 10_000), ("batch_size", 2, 60_000), ("images", 2, 55_000), ("seed", 0, 2**32 - 1),
-        ):  # fmt: skip
+        for name, (kind, low, high) in LIMITS.items():
             value = getattr(self, name)
-            if type(value) is not int:
-                raise TypeError(f"{name}={value!r}: allowed is a whole number from {low} to {high}")
+            if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
+                raise TypeError(
+                    f"{name}={value!r}: allowed is a number ({kind.__name__}) from {low} to {high}"
+                )
             if not low <= value <= high:
                 raise ValueError(f"{name}={value}: allowed is {low} to {high}")
-        for name, low, high in (
-            ("learning_rate", 1e-6, 10), ("weight_decay", 0, 10), ("distortion", 0, 10),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name}={value!r}: allowed is a number from {low} to {high}")
-            if not low <= value <= high:
-                raise ValueError(f"{name}={value}: allowed is {low} to {high}")
-            object.__setattr__(self, name, float(value))  # 0 and 0.0 are one config, so one file
+            object.__setattr__(self, name, kind(value))  # 0 and 0.0 are one config, so one file
         for name, allowed in (("task", ("reconstruct", "classify")), ("optimizer", ("muon", "adamw"))):
             value = getattr(self, name)
             if value not in allowed:
@@ -304,28 +305,56 @@ def trained_all(configs: Iterable[Config], device: str = "cpu", progress: bool =
     configs = list(dict.fromkeys(configs))
     home = checkpoints.folder(data.load().name)
     missing = [config for config in configs if not (home / f"{config.name}.safetensors").exists()]
-    missing.sort(key=_cost, reverse=True)  # the costly first, so that no core has a long one left at the end
-    for _ in in_parallel(_train_and_forget, missing, device, progress=progress, unit="network"):
+    missing.sort(key=cost, reverse=True)  # the costly first, so that no core has a long one left at the end
+    processes = -1 if device == "cpu" else 1  # an accelerator is one worker
+    jobs = in_parallel(
+        _train_and_forget, missing, device, progress=progress, unit="network", cost=cost, processes=processes
+    )
+    for _ in jobs:  # their checkpoints bring them here
         pass
     return {config: trained(config, device, progress=False) for config in configs}
 
 
 def _train_and_forget(config: Config, device: str) -> None:
-    trained(config, device, progress=False)  # its checkpoint brings it to the caller
+    trained(config, device, progress=False)
 
 
-def in_parallel(job: Callable, items: list, *rest, progress: bool, unit: str) -> Iterator:
-    """Yield job(item, *rest) for each item as they finish, one process a core, with one progress bar."""
-    workers = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
-    results = workers(joblib.delayed(job)(item, *rest) for item in items)
-    yield from tqdm(results, total=len(items), disable=not (progress and items), leave=False, unit=unit)
+def in_parallel(
+    job: Callable,
+    items: list,
+    *rest,
+    progress: bool,
+    unit: str,
+    cost: Callable = lambda item: 1,
+    processes: int = -1,
+) -> Iterator:
+    """Yield job(item, *rest) for each item as they finish, with one progress bar.
 
-
-def _cost(config: Config) -> float:
-    sizes = spatial_sizes(len(config.channels))
-    widths = (1, *config.channels)
-    products = sum(
-        sizes[i + 1] ** 2 * widths[i] * widths[i + 1] * config.kernel_size**2
-        for i in range(len(config.channels))
+    cost: of an item in any unit, so that the time left is judged by work and not by number.
+    processes: how many side by side, -1 for one a core.
+    """
+    workers = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
+    results = workers(
+        joblib.delayed(_with_index)(job, index, item, *rest) for index, item in enumerate(items)
     )
-    return products * config.images * config.epochs
+    layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
+    with tqdm(
+        total=sum(map(cost, items)), disable=not (progress and items), leave=False, bar_format=layout
+    ) as bar:
+        for done, (index, result) in enumerate(results, 1):
+            bar.set_description(f"{done} of {len(items)} {unit}s", refresh=False)
+            bar.update(cost(items[index]))
+            yield result
+
+
+def _with_index(job: Callable, index: int, item, *rest) -> tuple:
+    return index, job(item, *rest)
+
+
+def cost(config: Config) -> float:
+    """Relative training time: multiplications, and a hundred for each activation written and read back."""
+    sizes, widths = spatial_sizes(len(config.channels)), (1, *config.channels)
+    layers = range(len(config.channels))
+    products = sum(sizes[i + 1] ** 2 * widths[i] * widths[i + 1] for i in layers) * config.kernel_size**2
+    activations = sum(sizes[i + 1] ** 2 * widths[i + 1] for i in layers)
+    return (products + 100 * activations) * config.images * config.epochs

@@ -16,7 +16,9 @@ def pixels(content):
 
 def explorer(**more):
     images = torch.rand(5, 1, 28, 28)
-    return sliders.explorer(images, torch.arange(5), {4: lambda a, b: FRAMES, 10: lambda a, b: 1 - FRAMES}, **more)
+    return sliders.explorer(
+        images, torch.arange(5), {4: lambda a, b: FRAMES, 10: lambda a, b: 1 - FRAMES}, **more
+    )
 
 
 def test_png_shows_ink_dark_and_images_side_by_side():
@@ -33,7 +35,9 @@ def test_alpha_slider_has_a_frame_for_each_alpha_of_each_pair():
     chooser, slider, play = controls.children
     assert chooser.options == ("4 → 9", "3 → 8")
     assert [slider.options[0], slider.options[-1]] == ["0.00", "1.00"]
-    assert play.value == slider.index == sliders.STEPS // 2, "a jslinked Play resets the slider on load otherwise"
+    assert play.value == slider.index == sliders.STEPS // 2, (
+        "a jslinked Play resets the slider on load otherwise"
+    )
     for stack in album.children:
         assert len(stack.children) == sliders.STEPS
         assert stack.selected_index == slider.index

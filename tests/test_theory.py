@@ -38,7 +38,9 @@ def theory():
     names, claims, shown = {}, [], []
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr("mnistae.results.claim", lambda sentence, holds: claims.append((sentence, bool(holds))))
+        patch.setattr(
+            "mnistae.results.claim", lambda sentence, holds, **_: claims.append((sentence, bool(holds)))
+        )
         patch.setattr("IPython.display.display", shown.append)
         patch.setattr(plt, "show", lambda: plt.close("all"))
         stack.enter_context(mpl.rc_context())

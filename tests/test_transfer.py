@@ -90,7 +90,7 @@ def test_impossible_experiments_say_what_is_allowed(encoder):
 
 
 def test_outcomes_are_kept_and_only_missing_ones_run(encoder, monkeypatch):
-    monkeypatch.setattr(transfer, "in_parallel", lambda job, items, **k: map(job, items))
+    monkeypatch.setattr(transfer, "in_parallel", lambda job, items, **_: map(job, items))
     experiments = [replace(FROZEN, draw=draw) for draw in (0, 1)]
     first = transfer_all(experiments[:1], progress=False)
     monkeypatch.setattr(
