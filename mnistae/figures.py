@@ -10,6 +10,8 @@ import seaborn as sns
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
@@ -115,3 +117,31 @@ def correlation_map(axis: Axes, r: np.ndarray, title: str, bar: bool = False) ->
 def table(columns: Mapping[str, Sequence]) -> HTML:
     """A table without row numbers, which reads alike in the notebook, on a page and in the PDF."""
     return HTML(pd.DataFrame(columns).to_html(index=False, border=0))
+
+
+def size_axis(axis: Axes, latent_dims: Sequence[int]) -> None:
+    """A logarithmic x axis for the size of the code, with a tick at each size of the study."""
+    axis.set(xscale="log", xlabel="size of the code d")
+    axis.set_xticks(latent_dims, latent_dims, fontsize=10)
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def plain_log(axis: Axes) -> None:
+    """A logarithmic y axis for errors, labelled 0.01 rather than with powers."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
+def digit_scatter(axis: Axes, points: np.ndarray, labels: Tensor, size: float = 4) -> None:
+    """Points coloured by digit, each digit's name at its median for eyes and printers without colour.
+
+    points: (N, 2); labels: (N,) in 0..9.
+    """
+    points, labels = np.asarray(points), np.asarray(labels)
+    axis.scatter(*points.T, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=size, alpha=0.5, linewidths=0)
+    for digit in np.unique(labels):
+        text = axis.text(*np.median(points[labels == digit], axis=0), str(digit), fontsize=15, weight="bold")
+        text.set(color=mpl.colormaps["tab10"](int(digit)), ha="center", va="center")
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 
@@ -120,8 +121,8 @@ def intrinsic_dimension(points: Tensor) -> float:
     lower 90 % of the ratios. Source: Facco et al., "Estimating the intrinsic dimension of datasets by a
     minimal neighborhood information", 2017.
     """
-    points = points.double()  # neighbours lie so close that float32 products lose their distance
-    distance, _ = torch.cdist(points, points).topk(3, largest=False)
+    distance, _ = NearestNeighbors(n_neighbors=3).fit(points).kneighbors(points)
+    distance = torch.as_tensor(distance)
     ratios = (distance[:, 2] / distance[:, 1].clamp_min(1e-12)).log().sort().values
     kept = int(0.9 * len(ratios))
     rest = (len(ratios) - kept) * ratios[kept - 1]  # the censored tenth counts as if it ended there

@@ -12,7 +12,10 @@ from torch import Tensor
 TILE = 112  # pixels of the page for 28 of the image
 STEPS = 21
 ALPHAS = torch.linspace(0, 1, STEPS)  # steps of 0.05; α = 1 shows the first image, α = 0 the second
-_HELP = "α = 1 shows the first image, α = 0 the second. Drag, or use the arrow keys; Home and End jump."
+_WRAP = {"flex_flow": "row wrap"}  # in a narrow window
+_ENDS = "α = 1 shows the first image, α = 0 the second."
+_HELP = f"{_ENDS} Drag, or use the arrow keys; Home and End jump."
+_LIVE = f"{_ENDS} Another image or another d needs a running kernel."
 
 
 def png(images: Tensor) -> bytes:
@@ -38,12 +41,19 @@ def _stack(pictures: Sequence[str]) -> widgets.Stack:
 
 
 def _captions(names: Sequence[str]) -> widgets.HTML:
-    width = TILE * 32 // 28
-    cells = "".join(
-        f'<span style="display:inline-block;width:{width}px;text-align:center">{n}</span>' for n in names
-    )
-    style = "<style>.mnistae-frame{image-rendering:pixelated;display:block;max-width:none}</style>"
-    return widgets.HTML(f'{style}<div style="white-space:nowrap">{cells}</div>')
+    # As wide as the frame below and shrinking with it, so that each name stays above its tile.
+    look = "image-rendering:pixelated;display:block;max-width:100%;height:auto"
+    cells = "".join(f'<span style="flex:1;text-align:center">{name}</span>' for name in names)
+    width = f"max-width:{len(names) * TILE * 32 // 28}px"
+    names_row = f'<div class="mnistae-names" style="display:flex;{width}">{cells}</div>'
+    return widgets.HTML(f"<style>.mnistae-frame{{{look}}}</style>{names_row}")
+
+
+def _small(width: str = "190px") -> dict:
+    return {
+        "layout": {"width": width, "margin": "2px 12px 2px 2px"},
+        "style": {"description_width": "initial"},
+    }
 
 
 def _slider() -> widgets.SelectionSlider:
@@ -53,7 +63,7 @@ def _slider() -> widgets.SelectionSlider:
         description="α",
         tooltip=_HELP,
         continuous_update=True,
-        layout=widgets.Layout(width="480px"),
+        **_small("440px"),
     )
 
 
@@ -64,9 +74,8 @@ def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
     Raises ValueError if a method has another number of frames.
     """
     slider, play = _slider(), widgets.Play(min=0, max=STEPS - 1, value=STEPS // 2, interval=150)
-    chooser = widgets.Dropdown(
-        options=list(pairs), description="pair", tooltip="the two digits, first → second"
-    )
+    tip = "the two digits, first → second"
+    chooser = widgets.Dropdown(options=list(pairs), description="pair", tooltip=tip, **_small())
     stacks = []
     for name, methods in pairs.items():
         for method, frames in methods.items():
@@ -79,7 +88,7 @@ def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
     widgets.jslink((play, "value"), (slider, "index"))
     album = widgets.Stack(stacks, selected_index=0)
     widgets.jslink((chooser, "index"), (album, "selected_index"))
-    controls = widgets.HBox([chooser, slider, play])
+    controls = widgets.HBox([chooser, slider, play], layout=_WRAP)
     return widgets.VBox([controls, _captions(list(next(iter(pairs.values())))), album, widgets.HTML(_HELP)])
 
 
@@ -99,15 +108,14 @@ def explorer(
     slider, message = _slider(), widgets.HTML()
     stack = _stack([""] * STEPS)
     widgets.jslink((slider, "index"), (stack, "selected_index"))
-    chosen = [
-        widgets.IntText(
-            first, description="first", tooltip=f"test image 0 to {len(images) - 1}, shown at α = 1"
-        ),
-        widgets.IntText(
-            second, description="second", tooltip=f"test image 0 to {len(images) - 1}, shown at α = 0"
-        ),
-        widgets.IntText(latent_dim or min(frames), description="d", tooltip=f"one of {sorted(frames)}"),
-    ]
+    tips = [f"test image 0 to {len(images) - 1}, shown at α = {end}" for end in (1, 0)]
+    entries = zip(
+        ("first", "second", "d"),
+        (first, second, latent_dim or min(frames)),
+        (*tips, f"one of {sorted(frames)}"),
+        strict=True,
+    )
+    chosen = [widgets.IntText(v, description=name, tooltip=tip, **_small()) for name, v, tip in entries]
 
     def show(_change=None) -> None:
         i, j, d = (box.value for box in chosen)
@@ -122,12 +130,14 @@ def explorer(
             return
         alphas = ALPHAS.view(-1, 1, 1, 1)
         blends = alphas * images[i] + (1 - alphas) * images[j]
-        for picture, *sheet in zip(stack.children, frames[d](images[i], images[j]), blends, strict=True):
-            picture.value = _picture(torch.stack(sheet))
+        sheets = list(zip(frames[d](images[i], images[j]), blends, strict=True))
+        for n in sorted(range(STEPS), key=lambda n: abs(n - slider.index)):  # the one on screen first
+            stack.children[n].value = _picture(torch.stack(sheets[n]))
         message.value = f"digit {labels[i]} (image {i}) → digit {labels[j]} (image {j}), d = {d}"
 
     for box in chosen:
         box.observe(show, "value")
     show()
     captions = _captions(["latent space", "pixel blending"])
-    return widgets.VBox([widgets.HBox(chosen), slider, message, captions, stack])
+    controls = widgets.HBox(chosen, layout=_WRAP)
+    return widgets.VBox([controls, slider, message, captions, stack, widgets.HTML(_LIVE)])

@@ -66,43 +66,59 @@ class _Noise(nn.Module):
         return z + self.strength * z.detach().std(0) * torch.randn_like(z) if self.training else z
 
 
-def transfer(experiment: Transfer) -> Outcome:
-    """Learn from the drawn labels by the experiment's scheme, and score. Raises as `balanced_draw` does."""
-    mnist, e = data.load(), experiment
-    drawn = data.balanced_draw(mnist.train.labels, e.labels_per_class, e.draw)
-    few = Split(mnist.train.images[drawn], mnist.train.labels[drawn])
-    judge = mnist.validation if e.draw >= TUNING else mnist.test
+def learnt(e: Transfer) -> Classifier:
+    """The classifier that experiment `e`, one of the first three schemes, ends with, in eval mode.
+
+    Raises ValueError as `balanced_draw` does.
+    """
     config = replace(e.encoder, seed=e.draw % 3)
-    if e.scheme.startswith("logistic"):
-        return _logistic(e, config, few, judge)
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(e.draw)
         network = Classifier(nn.Identity(), config.latent_dim, e.hidden)  # the same head for every scheme
         network.head.insert(0, _Noise(e.noise))
-        if e.scheme == "from_scratch":
-            encoder = build(replace(config, seed=TUNING + e.draw)).encoder
-        else:
-            encoder = trained(config, progress=False).network.encoder
-        before = measures.apply(encoder.eval(), judge.images)
+        encoder = _initial_encoder(e, config)
+        few = _labelled(e)
+        groups = [{"params": network.head.parameters(), "lr": e.head_rate}]
         if e.scheme == "frozen":  # encoded once: no gradient can reach the encoder, no statistic can change
-            few, judge = Split(measures.apply(encoder, few.images), few.labels), Split(before, judge.labels)
-            groups = [{"params": network.head.parameters(), "lr": e.head_rate}]
+            few = Split(measures.apply(encoder, few.images), few.labels)
         else:
             network.encoder = encoder.requires_grad_(True)
+            groups += [{"params": encoder.parameters(), "lr": e.encoder_rate}]
             if e.fixed_norm:
                 _fix_norm(encoder)
-            groups = [
-                {"params": network.head.parameters(), "lr": e.head_rate},
-                {"params": network.encoder.parameters(), "lr": e.encoder_rate},
-            ]
         optimizer = torch.optim.AdamW(groups, weight_decay=e.weight_decay)
         fit(network, few, classify, optimizer, epochs=e.steps, batch_size=len(few.labels), seed=e.draw)
+    network.encoder = encoder
+    return network.eval()
+
+
+def transfer(e: Transfer) -> Outcome:
+    """Learn from the drawn labels by the experiment's scheme, and score. Raises as `balanced_draw` does."""
+    mnist, config, few = data.load(), replace(e.encoder, seed=e.draw % 3), _labelled(e)
+    judge = mnist.validation if e.draw >= TUNING else mnist.test
+    if e.scheme.startswith("logistic"):
+        return _logistic(e, config, few, judge)
+    network = learnt(e)
+    with one_thread():
+        before = measures.apply(_initial_encoder(e, config), judge.images)
         after = measures.apply(network.encoder, judge.images)
         return Outcome(
             measures.accuracy(network.head, after, judge.labels),
             measures.accuracy(network, *few),
             ((after - before).norm() / (before - before.mean(0)).norm()).item(),
         )
+
+
+def _labelled(e: Transfer) -> Split:
+    train = data.load().train
+    drawn = data.balanced_draw(train.labels, e.labels_per_class, e.draw)
+    return Split(train.images[drawn], train.labels[drawn])
+
+
+def _initial_encoder(e: Transfer, config: Config) -> nn.Module:
+    if e.scheme == "from_scratch":
+        return build(replace(config, seed=TUNING + e.draw)).encoder.eval()
+    return trained(config, progress=False).network.encoder
 
 
 def _fix_norm(module: nn.Module) -> None:

@@ -1,3 +1,4 @@
+import base64
 import io
 
 import numpy as np
@@ -12,6 +13,11 @@ FRAMES = torch.linspace(0, 1, sliders.STEPS).view(-1, 1, 1, 1).expand(-1, 1, 28,
 
 def pixels(content):
     return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def shown(frame):
+    """The pixels of a frame of a stack, an <img> with its picture inside."""
+    return pixels(base64.b64decode(frame.value.split("base64,")[1].split('"')[0]))
 
 
 def explorer(**more):
@@ -41,7 +47,7 @@ def test_alpha_slider_has_a_frame_for_each_alpha_of_each_pair():
     for stack in album.children:
         assert len(stack.children) == sliders.STEPS
         assert stack.selected_index == slider.index
-        first = pixels(stack.children[0].value)
+        first = shown(stack.children[0])
         assert (first[:, 34:62] == 0).all(), "α = 0 is the first frame"
 
 
@@ -52,7 +58,7 @@ def test_alpha_slider_refuses_frames_that_do_not_fit_alpha():
 
 def test_explorer_follows_its_boxes():
     box = explorer(first=0, second=1, latent_dim=4)
-    boxes, _, message, _, stack = box.children
+    boxes, _, message, _, stack, _ = box.children
     first, second, latent_dim = boxes.children
     assert "digit 0 (image 0) → digit 1 (image 1), d = 4" in message.value
     before = stack.children[0].value
@@ -71,7 +77,7 @@ def test_explorer_follows_its_boxes():
 )
 def test_explorer_answers_bad_choices_in_place(box, value, says):
     widget = explorer(latent_dim=4)
-    boxes, _, message, _, stack = widget.children
+    boxes, _, message, _, stack, _ = widget.children
     before = [picture.value for picture in stack.children]
     boxes.children[box].value = value
     assert says in message.value

@@ -1,0 +1,172 @@
+"""The project's loop against the one of nearly every MNIST notebook, side by side in one run.
+
+    python benchmarks/bench.py [--repeats 5] [--images 12800]
+
+Prints Markdown tables of medians and ranges. Alternating repeats share whatever else the machine does, so
+ratios can be trusted where seconds cannot.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Subset
+from torchvision import transforms
+from torchvision.datasets import MNIST
+
+from mnistae import data
+from mnistae.data import Split
+from mnistae.study import BASE
+from mnistae.training import build, fit, one_thread, reconstruct
+
+BATCH = 64
+
+
+def spent():
+    """CPU seconds of this process and of its finished children (the loader's workers)."""
+    mine, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return mine.ru_utime + mine.ru_stime + children.ru_utime + children.ru_stime
+
+
+def conventional(images):
+    """One epoch as nearly everyone writes it: PIL images, ToTensor, two workers, .item() each batch."""
+    folder = os.environ.get("MNISTAE_DATA") or data.ROOT / "data"
+    dataset = Subset(MNIST(folder, train=True, download=True, transform=transforms.ToTensor()), range(images))
+    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=2)
+    network = build(BASE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    network.train()
+    running = 0.0
+    for x, _ in loader:
+        optimizer.zero_grad()
+        loss = F.mse_loss(network(x), x)
+        loss.backward()
+        optimizer.step()
+        running += loss.item()
+
+
+def ours(images):
+    """One epoch of `fit` on tensors in memory, one thread; same network, optimizer and batch size."""
+    few = Split(*(part[:images] for part in data.load().train))
+    network = build(BASE).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    with one_thread():
+        fit(network, few, reconstruct, optimizer, epochs=1, batch_size=BATCH, seed=0)
+
+
+def timed(loop, images):
+    """(wall seconds, CPU seconds) of one epoch."""
+    wall, cpu = time.perf_counter(), spent()
+    loop(images)
+    return time.perf_counter() - wall, spent() - cpu
+
+
+def side_by_side(workers, images):
+    """Wall seconds of `workers` processes of ours at once, imports and data not counted."""
+    code = "import sys; from benchmarks import bench; bench.one_of_many(int(sys.argv[1]))"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(images)],
+            cwd=data.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(workers)
+    ]  # fmt: skip
+    for process in processes:
+        process.stdout.readline()  # ready
+    start = time.perf_counter()
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.stdout.readline()  # done
+    wall = time.perf_counter() - start
+    for process in processes:
+        process.communicate()
+    return wall
+
+
+def one_of_many(images):
+    """The other end of `side_by_side`: warm up, wait for the word, train, say so."""
+    ours(BATCH * 4)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    ours(images)
+    print("done", flush=True)
+
+
+def flops_per_image():
+    """Multiplications and additions of one training step: forward, and twice that backward."""
+    counted, network = 0, build(BASE)
+
+    def count(layer, inputs, output):
+        nonlocal counted
+        if isinstance(layer, torch.nn.Linear):
+            counted += layer.weight.numel()
+        elif isinstance(layer, torch.nn.Conv2d):
+            counted += layer.weight.numel() * output.shape[2] * output.shape[3]
+        elif isinstance(layer, torch.nn.ConvTranspose2d):
+            counted += layer.weight.numel() * inputs[0].shape[2] * inputs[0].shape[3]
+
+    for layer in network.modules():
+        layer.register_forward_hook(count)
+    network.eval()(torch.zeros(1, 1, 28, 28))
+    return counted * 2 * 3
+
+
+def matmul_rate(n=1024, times=10):
+    """FLOP/s of a large float32 matrix product on one thread."""
+    with one_thread():
+        a, b = torch.rand(n, n), torch.rand(n, n)
+        a @ b
+        start = time.perf_counter()
+        for _ in range(times):
+            a @ b
+        return times * 2 * n**3 / (time.perf_counter() - start)
+
+
+def summary(values, digits=1):
+    """Median (least to most)."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=int, default=12_800, help="images an epoch of the benchmark has")
+    options = parser.parse_args()
+    n, cores = options.images, os.cpu_count()
+    data.load()
+    ours(BATCH * 4), conventional(BATCH * 4)  # warm up
+    usual, mine, alone, together, rates = [], [], [], [], []
+    for _ in range(options.repeats):
+        usual.append(timed(conventional, n))
+        mine.append(timed(ours, n))
+        alone.append(side_by_side(1, n))
+        together.append(side_by_side(cores, n))
+        rates.append(matmul_rate())
+    print(f"{platform.processor() or platform.machine()}, {cores} cores, torch {torch.__version__}; ", end="")
+    print(f"median (range) of {options.repeats} alternating repeats of {n:,} images, batches of {BATCH}\n")
+    print("| | conventional loop | this project | ratio |\n|---|---|---|---|")
+    for name, index in (("wall", 0), ("CPU", 1)):
+        a, b = [row[index] for row in usual], [row[index] for row in mine]
+        ratio = summary([x / y for x, y in zip(a, b, strict=True)], 2)
+        print(f"| {name} seconds, one network | {summary(a)} | {summary(b)} | {ratio} |")
+    a, b = [3600 / w for w, _ in usual], [3600 * cores / w for w in together]
+    ratio = summary([y / x for x, y in zip(a, b, strict=True)], 2)
+    print(f"| such epochs an hour, all {cores} cores | {summary(a, 0)} | {summary(b, 0)} | {ratio} |")
+    gain = summary([cores * one / many for one, many in zip(alone, together, strict=True)], 2)
+    print(f"\n{cores} processes do {gain} times the work of one in the same time.")
+    achieved = [n * flops_per_image() / w for _, w in mine]
+    share = summary([100 * x / y for x, y in zip(achieved, rates, strict=True)], 0)
+    print(f"A training step runs at {share} % of the FLOP/s of a large float32 matrix product on one thread.")
+
+
+if __name__ == "__main__":
+    main()
