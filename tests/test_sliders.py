@@ -59,7 +59,7 @@ def test_alpha_slider_refuses_frames_that_do_not_fit_alpha():
 def test_explorer_follows_its_boxes():
     box = explorer(first=0, second=1, latent_dim=4)
     boxes, _, message, _, stack, _ = box.children
-    first, second, latent_dim = boxes.children
+    latent_dim = boxes.children[2]
     assert "digit 0 (image 0) → digit 1 (image 1), d = 4" in message.value
     before = stack.children[0].value
     latent_dim.value = 10
