@@ -38,6 +38,7 @@ NAME = "02_interpolation.ipynb"
 CHAPTER = ROOT / "notebooks" / NAME
 PACKAGES = {"@jupyter-widgets/html-manager@1.0.15": "dist/embed-amd.js", "requirejs@2.3.8": "require.js"}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+SIZE = {"width": 1280, "height": 1000}
 SLIDER, EXPLORER = (f".widget-vbox:has({part})" for part in (".widget-play", "input[type=number]"))
 ERROR = '.jp-OutputArea-output:has-text("Traceback (most recent call last)")'
 BAD_D = 7  # a d that no network of the study has
@@ -150,7 +151,7 @@ def browser():
 
 def opened(browser, url):
     """A page and the list of all that goes wrong in it."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page = browser.new_page(viewport=SIZE)
     page.set_default_timeout(60_000)
     faults = []
 
@@ -235,6 +236,7 @@ def page(live, tmp_path):
     """The live page; a fault in its console or a traceback in the notebook fails the test."""
     page, faults, _ = live
     faults.clear()
+    page.set_viewport_size(SIZE)
     yield page
     page.screenshot(path=tmp_path / "lab.png")
     assert faults == []
@@ -347,8 +349,7 @@ def test_slider_in_jupyterlab(page):
 @pytest.mark.parametrize("width", [1280, 900])
 @pytest.mark.parametrize("box", [SLIDER, EXPLORER])
 def test_names_stand_above_sharp_tiles(page, box, width):
-    height = page.viewport_size["height"]
-    page.set_viewport_size({"width": width, "height": height})
+    page.set_viewport_size(SIZE | {"width": width})
     box = page.locator(box).last
     frame = box.locator(".mnistae-frame")
     names = [name.bounding_box() for name in box.locator(".mnistae-names span").all()]
@@ -360,7 +361,6 @@ def test_names_stand_above_sharp_tiles(page, box, width):
     assert frame.evaluate("frame => getComputedStyle(frame).imageRendering") == "pixelated"
     assert edges["width"] / edges["height"] == pytest.approx(tiles * 32 / 28, rel=0.01)
     assert box.evaluate("box => box.scrollWidth <= box.clientWidth"), "something runs off the page"
-    page.set_viewport_size({"width": 1280, "height": height})
 
 
 def test_slider_with_the_kernel_stopped(live, page):
@@ -472,16 +472,9 @@ def scripts(request, tmp_path_factory):
 def test_exported_page_needs_no_kernel(notebook, scripts, browser, tmp_path, record_property):
     env = os.environ | {"IPYTHONDIR": str(tmp_path / "ipython")}
     run = ["report/run.py", str(notebook), "--output", str(tmp_path / "run")]
-    html = [
-        "report/build.py",
-        "html",
-        "--notebooks",
-        str(tmp_path / "run"),
-        "--output",
-        str(tmp_path / "html"),
-    ]
-    for command in (run, [*html, "--offline", str(scripts)]):
-        subprocess.run([sys.executable, *command], cwd=ROOT, env=env, check=True, timeout=300)
+    html = ["report/build.py", "html", "--notebooks", str(tmp_path / "run"), "--offline", str(scripts)]
+    for command in (run, [*html, "--output", str(tmp_path / "html")]):
+        subprocess.run([sys.executable, *command], cwd=ROOT, env=env, check=True, timeout=900)
     page, faults = opened(browser, (tmp_path / "html" / NAME).with_suffix(".html").as_uri())
     page.locator(f"{EXPLORER} .mnistae-frame").wait_for()
     try_slider(page)
