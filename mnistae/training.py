@@ -333,14 +333,14 @@ def in_parallel(
     cost: of an item in any unit, so that the time left is judged by work and not by number.
     processes: how many side by side, -1 for one a core.
     """
+    if not items:
+        return  # without starting processes
     workers = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
     results = workers(
         joblib.delayed(_with_index)(job, index, item, *rest) for index, item in enumerate(items)
     )
     layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
-    with tqdm(
-        total=sum(map(cost, items)), disable=not (progress and items), leave=False, bar_format=layout
-    ) as bar:
+    with tqdm(total=sum(map(cost, items)), disable=not progress, leave=False, bar_format=layout) as bar:
         for done, (index, result) in enumerate(results, 1):
             bar.set_description(f"{done} of {len(items)} {unit}s", refresh=False)
             bar.update(cost(items[index]))
