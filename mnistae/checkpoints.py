@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import tempfile
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def folder(dataset: str) -> Path:
 def write(path: Path, weights: Weights, about: dict[str, Any]) -> None:
     """Store weights and what is known about them (JSON) in one file, atomically.
 
-    A kill at any moment leaves the old file or the new one, and at most a stray *.part that nobody reads.
+    A kill at any moment leaves the old file or the new one, and at most a *.part that the next write removes.
     Raises OSError if the file cannot be written; what stood there before stays.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
@@ -65,19 +65,35 @@ def read(path: Path, config: dict[str, Any], like: Weights) -> tuple[Weights, di
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill, finds it whole or not at all. Raises OSError."""
+    """Write a file so that a reader, or a kill, finds it whole or not at all. Raises OSError.
+
+    What a killed process of this machine left half-written in the folder is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    mine = f"{platform.node()}.{os.getpid()}.part"
+    for part in path.parent.glob(f".*.{platform.node()}.*.part"):
+        if not _alive(int(part.suffixes[-2][1:])):
+            part.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{mine}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(part, 0o644)  # mkstemp's files are private, a checkpoint is not
         os.replace(part, path)
     except BaseException:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 asks, and does nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _digest(weights: Weights, about: dict[str, Any]) -> str:

@@ -16,8 +16,26 @@ def apply(module: nn.Module, inputs: Tensor) -> Tensor:
     return torch.cat([module(batch) for batch in inputs.split(500)])
 
 
+def _check_images(*batches: Tensor) -> None:
+    for images in batches:
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            kind = getattr(images, "dtype", type(images).__name__)
+            raise TypeError(f"images are {kind}: allowed are tensors of floating-point numbers from 0 to 1")
+        if images.ndim != 4 or images.shape[1] != 1 or images.numel() == 0:
+            raise ValueError(
+                f"images of shape {tuple(images.shape)}: allowed is (N, 1, 28, 28), N at least 1"
+            )
+        low, high = images.aminmax()
+        if not (low > -1e-6 and high < 1 + 1e-6):  # room for rounding; false for NaN as well
+            raise ValueError(f"pixels from {low:g} to {high:g}: allowed is 0 to 1 (divide bytes by 255)")
+
+
 def mse(x_hat: Tensor, x: Tensor) -> float:
-    """Mean squared error per pixel over all N images, pixels in [0, 1]. x_hat, x: (N, 1, 28, 28)."""
+    """Mean squared error per pixel over all N images. x_hat, x: (N, 1, 28, 28), pixels in [0, 1].
+
+    Raises TypeError or ValueError, naming what is allowed, for anything else; so do the other functions.
+    """
+    _check_images(x_hat, x)
     if x_hat.shape != x.shape:
         raise ValueError(f"shapes {tuple(x_hat.shape)} and {tuple(x.shape)}: allowed are equal ones")
     return ((x_hat - x).double() ** 2).mean().item()
@@ -25,11 +43,16 @@ def mse(x_hat: Tensor, x: Tensor) -> float:
 
 def reconstruction_mse(autoencoder: nn.Module, images: Tensor) -> float:
     """`mse` between images and their reconstructions. images: (N, 1, 28, 28) in [0, 1]."""
+    _check_images(images)
     return mse(apply(autoencoder, images), images)
 
 
 def pca(images: Tensor, latent_dim: int) -> PCA:
-    """scikit-learn's PCA of images, the best linear code of that size. images: (N, 1, 28, 28)."""
+    """scikit-learn's PCA of images, the best linear code of that size. images: (N, 1, 28, 28) in [0, 1]."""
+    _check_images(images)
+    largest = min(len(images) - 1, images[0].numel())
+    if not 1 <= latent_dim <= largest:
+        raise ValueError(f"latent_dim={latent_dim}: allowed is 1 to {largest} for {len(images)} images")
     return PCA(latent_dim, svd_solver="covariance_eigh").fit(images.flatten(1).numpy())
 
 
@@ -38,6 +61,9 @@ def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> di
 
     train, test: (N, 1, 28, 28) in [0, 1].
     """
+    _check_images(train, test)
+    if not latent_dims or min(latent_dims) < 0:
+        raise ValueError(f"latent_dims={latent_dims}: allowed is a list of sizes from 0")
     axes = pca(train, max(latent_dims))
     centred = test.flatten(1).numpy() - axes.mean_
     codes = centred @ axes.components_.T
@@ -105,6 +131,8 @@ def chance_level(n: int, d: int) -> dict[str, float]:
 
     Closed forms to first order in 1/n: r is about normal with variance 1/(n-1) (Fisher, 1915).
     """
+    if n < 2 or d < 2:
+        raise ValueError(f"{n=}, {d=}: a correlation needs at least 2 images and 2 coordinates")
     variance = 1 / (n - 1)
     return {
         "mean_abs_r": math.sqrt(2 * variance / math.pi),
@@ -118,9 +146,11 @@ def intrinsic_dimension(points: Tensor) -> float:
     """Two-nearest-neighbours estimate of the dimension of the set the points lie on. points: (N, D), N > 2.
 
     Maximum likelihood of the Pareto law that the ratio of second to first neighbour distance follows, of the
-    lower 90 % of the ratios. Source: Facco et al., "Estimating the intrinsic dimension of datasets by a
-    minimal neighborhood information", 2017.
+    lower 90 % of the ratios. Raises ValueError for fewer points or NaN. Source: Facco et al., "Estimating
+    the intrinsic dimension of datasets by a minimal neighborhood information", 2017.
     """
+    if len(points) < 3:
+        raise ValueError(f"{len(points)} points: allowed are at least 3, so that each has two neighbours")
     distance, _ = NearestNeighbors(n_neighbors=3).fit(points).kneighbors(points)
     distance = torch.as_tensor(distance)
     ratios = (distance[:, 2] / distance[:, 1].clamp_min(1e-12)).log().sort().values
@@ -147,11 +177,16 @@ def confidence(classifier: nn.Module, images: Tensor) -> Tensor:
 
 def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of images whose largest logit is their label's. images: whatever it takes; labels: (N,)."""
+    if not len(images) == len(labels) > 0:
+        raise ValueError(f"{len(images)} images and {len(labels)} labels: allowed are equal numbers from 1")
     return (apply(classifier, images).argmax(1) == labels).double().mean().item()
 
 
 def nearest_mse(images: Tensor, reference: Tensor) -> Tensor:
     """Mean squared error per pixel to the nearest reference image: (N, 1, 28, 28), (M, 1, 28, 28) -> (N,)."""
+    _check_images(images, reference)
     flat, others = images.flatten(1), reference.flatten(1)
-    nearest = [torch.cdist(part, others).amin(1) for part in flat.split(500)]
-    return torch.cat(nearest) ** 2 / flat.shape[1]
+    nearest = torch.full((len(flat),), math.inf)
+    for part in others.split(1_000):  # |x - y|² less |x|², in pieces that stay in the cache
+        nearest = torch.minimum(nearest, torch.addmm((part**2).sum(1), flat, part.T, alpha=-2).amin(1))
+    return (nearest + (flat**2).sum(1)).clamp_min(0) / flat.shape[1]

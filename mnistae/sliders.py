@@ -71,8 +71,10 @@ def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
     """A slider for α over the frames of a chosen pair, switched in the browser.
 
     pairs: name of the pair -> (name of the method -> its frames, (21, 1, 28, 28), α rising from 0 to 1).
-    Raises ValueError if a method has another number of frames.
+    Raises ValueError if there is no pair, or a method has another number of frames.
     """
+    if not pairs:
+        raise ValueError("pairs is empty: allowed is at least one pair of images")
     slider, play = _slider(), widgets.Play(min=0, max=STEPS - 1, value=STEPS // 2, interval=150)
     tip = "the two digits, first → second"
     chooser = widgets.Dropdown(options=list(pairs), description="pair", tooltip=tip, **_small())

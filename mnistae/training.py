@@ -34,6 +34,21 @@ LIMITS = {
 }
 
 
+def check_ranges(record, limits: dict[str, tuple[type, float, float]]) -> None:
+    """Raise TypeError or ValueError, naming field, value and range, unless each number lies in its range.
+
+    record: a frozen dataclass. limits: field -> (int or float, least, largest). Fields become of that type,
+    so that 0 and 0.0 are one record.
+    """
+    for name, (kind, low, high) in limits.items():
+        value = getattr(record, name)
+        if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
+            raise TypeError(f"{name}={value!r}: allowed is a number ({kind.__name__}) from {low} to {high}")
+        if not low <= value <= high:
+            raise ValueError(f"{name}={value}: allowed is {low} to {high}")
+        object.__setattr__(record, name, kind(value))
+
+
 @dataclass(frozen=True)
 class Config:
     """All that decides one network's weights; also its key in tables and its checkpoint's name.
@@ -63,15 +78,7 @@ class Config:
             raise TypeError(f"channels={self.channels!r}: allowed is a tuple of widths such as (16, 32, 64)")
         object.__setattr__(self, "channels", tuple(self.channels))
         check_architecture(self.latent_dim, self.channels, self.kernel_size)
-        for name, (kind, low, high) in LIMITS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
-                raise TypeError(
-                    f"{name}={value!r}: allowed is a number ({kind.__name__}) from {low} to {high}"
-                )
-            if not low <= value <= high:
-                raise ValueError(f"{name}={value}: allowed is {low} to {high}")
-            object.__setattr__(self, name, kind(value))  # 0 and 0.0 are one config, so one file
+        check_ranges(self, LIMITS)
         for name, allowed in (("task", ("reconstruct", "classify")), ("optimizer", ("muon", "adamw"))):
             value = getattr(self, name)
             if value not in allowed:
@@ -102,6 +109,13 @@ class Run(NamedTuple):
 
 class TrainingError(RuntimeError):
     """A network that diverged or collapsed; it is not saved."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during parallel work; a notebook shows its message alone."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
 
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -210,9 +224,13 @@ def build(config: Config) -> nn.Module:
 def trained(config: Config, device: str = "cpu", progress: bool = True) -> Run:
     """The run of exactly this config: loaded if its checkpoint exists, else trained and saved.
 
-    device: "cpu", "cuda", "mps"; checkpoints serve them all.
-    Raises CheckpointError for a damaged or foreign file, TrainingError if training diverged or collapsed.
+    device: "cpu", "cuda", "mps"; checkpoints serve them all. Raises ValueError for a device that is not here,
+    CheckpointError for a damaged or foreign file, TrainingError if training diverged or collapsed.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        raise ValueError(f"device={device!r} cannot be used ({error}): 'cpu' always can") from None
     dataset = data.load().name
     path = checkpoints.folder(dataset) / f"{config.name}.safetensors"
     network = build(config)
@@ -331,7 +349,7 @@ def in_parallel(
     """Yield job(item, *rest) for each item as they finish, with one progress bar.
 
     cost: of an item in any unit, so that the time left is judged by work and not by number.
-    processes: how many side by side, -1 for one a core.
+    processes: how many side by side, -1 for one a core. Raises Interrupted at Ctrl-C.
     """
     if not items:
         return  # without starting processes
@@ -340,11 +358,17 @@ def in_parallel(
         joblib.delayed(_with_index)(job, index, item, *rest) for index, item in enumerate(items)
     )
     layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
-    with tqdm(total=sum(map(cost, items)), disable=not progress, leave=False, bar_format=layout) as bar:
-        for done, (index, result) in enumerate(results, 1):
-            bar.set_description(f"{done} of {len(items)} {unit}s", refresh=False)
-            bar.update(cost(items[index]))
-            yield result
+    done = 0
+    try:
+        with tqdm(total=sum(map(cost, items)), disable=not progress, leave=False, bar_format=layout) as bar:
+            for done, (index, result) in enumerate(results, 1):
+                bar.set_description(f"{done} of {len(items)} {unit}s", refresh=False)
+                bar.update(cost(items[index]))
+                yield result
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Interrupted: {done} of {len(items)} {unit}s are finished and kept. Run again to go on."
+        ) from None
 
 
 def _with_index(job: Callable, index: int, item, *rest) -> tuple:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,9 +14,20 @@ from torch import Tensor, nn
 from mnistae import checkpoints, data, measures
 from mnistae.data import Split
 from mnistae.networks import Classifier
-from mnistae.training import Config, build, classify, fit, in_parallel, one_thread, trained
+from mnistae.training import Config, build, check_ranges, classify, fit, in_parallel, one_thread, trained
 
 SCHEMES = ("frozen", "fine_tuned", "from_scratch", "logistic_code", "logistic_pca", "logistic_pixels")
+LIMITS = {
+    "labels_per_class": (int, 1, 5_000),
+    "draw": (int, 0, 2**31),
+    "hidden": (int, 1, 4_096),
+    "steps": (int, 1, 100_000),
+    "head_rate": (float, 1e-6, 10),
+    "encoder_rate": (float, 1e-6, 10),
+    "weight_decay": (float, 0, 10),
+    "noise": (float, 0, 10),
+    "penalty": (float, 1e-6, 1e6),
+}
 TUNING = 1_000  # draws from here on are judged on validation images, those below on test images
 
 
@@ -27,6 +39,7 @@ class Transfer:
     hidden: units of the head. steps: of gradient descent, each on all labelled images. head_rate and
     encoder_rate: peak learning rates of AdamW. noise: added to codes while training, in their standard
     deviations. fixed_norm: batch norm keeps its statistics. The logistic schemes heed `penalty` (1/C) alone.
+    Raises ValueError or TypeError, naming field, value and range.
     """
 
     scheme: str
@@ -45,6 +58,9 @@ class Transfer:
     def __post_init__(self):
         if self.scheme not in SCHEMES:
             raise ValueError(f"scheme={self.scheme!r}: allowed is one of {', '.join(SCHEMES)}")
+        if not isinstance(self.encoder, Config) or self.encoder.task != "reconstruct":
+            raise ValueError(f"encoder={self.encoder!r}: allowed is the Config of an auto-encoder")
+        check_ranges(self, LIMITS)
 
 
 class Outcome(NamedTuple):
@@ -160,14 +176,20 @@ def transfer_all(experiments: Iterable[Transfer], progress: bool = True) -> dict
     except ValueError as error:
         raise checkpoints.CheckpointError(f"{path} is damaged ({error}). Delete it and run again.") from error
     missing = [e for e in experiments if _key(e) not in kept]
-    for count, (key, outcome) in enumerate(
-        in_parallel(_transfer_by_key, missing, progress=progress, unit="experiment"), 1
-    ):
-        kept[key] = [round(value, 6) for value in outcome]
-        if count % 50 == 0 or count == len(missing):
-            rows = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(kept.items()))
-            checkpoints.atomic_write(path, f"{{\n{rows}\n}}\n".encode())
+    try:
+        for key, outcome in in_parallel(_transfer_by_key, missing, progress=progress, unit="experiment"):
+            kept[key] = [round(value, 6) for value in outcome]
+            if len(kept) % 50 == 0:
+                _keep(path, kept)
+    finally:
+        if missing:
+            _keep(path, kept)
     return {e: Outcome(*kept[_key(e)]) for e in experiments}
+
+
+def _keep(path: Path, kept: dict[str, list[float]]) -> None:
+    rows = ",\n".join(f"{json.dumps(key)}: {json.dumps(values)}" for key, values in sorted(kept.items()))
+    checkpoints.atomic_write(path, f"{{\n{rows}\n}}\n".encode())  # a line an experiment, for small diffs
 
 
 def _key(e: Transfer) -> str:

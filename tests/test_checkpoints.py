@@ -17,7 +17,7 @@ def path(tmp_path):
     return path
 
 
-def refused(path, match="", config=CONFIG, like=WEIGHTS):
+def refused(path, match=None, config=CONFIG, like=WEIGHTS):
     with pytest.raises(CheckpointError, match=match) as caught:
         read(path, config, like)
     assert str(path) in str(caught.value)

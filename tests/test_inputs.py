@@ -1,0 +1,137 @@
+"""Whatever a caller hands in: the right result, or a ValueError or TypeError that says what is allowed."""
+
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mnistae import data, measures, sliders
+from mnistae.networks import AutoEncoder
+from mnistae.training import Config, build, check_ranges, trained
+from mnistae.transfer import SCHEMES, Transfer
+
+numbers = st.one_of(
+    st.integers(), st.floats(), st.sampled_from([0, -1, 1, 2, 10**30, math.nan, math.inf, -math.inf, 1e-300])
+)
+others = st.one_of(st.none(), st.booleans(), st.text(max_size=5), st.lists(numbers, max_size=3))
+quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def refusal(call):
+    """What a ValueError or TypeError says; nothing if all went well. Any other exception is a fault."""
+    try:
+        call()
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return ""
+
+
+@quick
+@given(st.sampled_from([field.name for field in fields(Config)]), st.one_of(numbers, others))
+def test_any_value_in_any_field_of_a_config(field, value):
+    said = refusal(lambda: Config(**{field: value}))
+    if said:
+        assert "allowed" in said
+        assert field in said
+    else:
+        config = Config(**{field: value})
+        assert hash(config) == hash(Config(**{field: value}))
+        assert "/" not in config.name
+        assert len(config.name) < 200, "a file system's limit is 255 bytes"
+
+
+@quick
+@given(st.sampled_from([field.name for field in fields(Transfer)]), st.one_of(numbers, others))
+def test_any_value_in_any_field_of_a_transfer(field, value):
+    whole = {"scheme": "frozen", "encoder": Config(), "labels_per_class": 1, "draw": 0, field: value}
+    said = refusal(lambda: Transfer(**whole))
+    assert not said or ("allowed" in said and field in said)
+
+
+@quick
+@given(
+    st.integers(-1, 900),
+    st.lists(st.one_of(st.integers(-1, 8), st.just(5_000)), max_size=7).map(tuple),
+    st.one_of(st.integers(-2, 12), st.floats()),
+)
+def test_any_architecture_is_refused_or_works(latent_dim, channels, kernel_size):
+    said = refusal(lambda: AutoEncoder(latent_dim, channels, kernel_size))
+    if said:
+        assert "allowed" in said
+    else:
+        network = AutoEncoder(latent_dim, channels, kernel_size).eval()
+        assert network(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)
+
+
+GOOD = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+BAD_IMAGES = {
+    "bytes": (GOOD * 255).to(torch.uint8),
+    "integers": torch.zeros(6, 1, 28, 28, dtype=torch.int64),
+    "not divided by 255": GOOD * 255,
+    "negative": GOOD - 0.5,
+    "NaN": torch.full_like(GOOD, math.nan),
+    "empty": GOOD[:0],
+    "one without its batch": GOOD[0],
+    "flat": GOOD.flatten(1),
+    "coloured": GOOD.repeat(1, 3, 1, 1),
+    "a list": [[0.0]],
+    "nothing": None,
+}
+TAKERS = {
+    "mse": lambda x: measures.mse(x, x),
+    "reconstruction_mse": lambda x: measures.reconstruction_mse(torch.nn.Identity(), x),
+    "pca": lambda x: measures.pca(x, 2),
+    "pca_yardstick": lambda x: measures.pca_yardstick(GOOD, x, (1,)),
+    "nearest_mse": lambda x: measures.nearest_mse(x, GOOD),
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("fault", BAD_IMAGES)
+def test_bad_images_are_refused_with_what_is_allowed(taker, fault):
+    with pytest.raises((ValueError, TypeError), match="allowed") as caught:
+        TAKERS[taker](BAD_IMAGES[fault])
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("taker", set(TAKERS) - {"pca"})  # one image has no second component
+def test_one_image_is_enough(taker):
+    TAKERS[taker](GOOD[:1])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: measures.pca(GOOD, 7), "latent_dim=7: allowed is 1 to 5 for 6 images"),
+        (lambda: measures.pca(GOOD, 0), "latent_dim=0: allowed is 1"),
+        (lambda: measures.pca_yardstick(GOOD, GOOD, ()), r"latent_dims=\(\): allowed"),
+        (lambda: measures.pca_yardstick(GOOD, GOOD, (3, -1)), r"latent_dims=\(3, -1\): allowed"),
+        (lambda: measures.chance_level(1, 5), "n=1, d=5"),
+        (lambda: measures.chance_level(100, 1), "n=100, d=1"),
+        (lambda: measures.accuracy(torch.nn.Identity(), GOOD, torch.zeros(5)), "6 images and 5 labels"),
+        (lambda: measures.accuracy(torch.nn.Identity(), GOOD[:0], torch.zeros(0)), "0 images and 0 labels"),
+        (lambda: measures.intrinsic_dimension(torch.zeros(2, 3)), "2 points: allowed"),
+        (lambda: measures.intrinsic_dimension(torch.full((9, 3), math.nan)), "NaN"),
+        (lambda: measures.interpolate(GOOD, GOOD, torch.tensor([2.0])), "from 0 to 1"),
+        (lambda: data.balanced_draw(torch.arange(10), 2, 0), "ask for at most 1"),
+        (lambda: trained(Config(), device="abacus"), "device='abacus' cannot be used"),
+        (lambda: Transfer("guess", Config(), 1, 0), f"allowed is one of {SCHEMES[0]}"),
+        (lambda: Transfer("frozen", Config(task="classify"), 1, 0), "allowed is the Config of an auto"),
+        (lambda: sliders.alpha_slider({}), "pairs is empty: allowed"),
+        (lambda: check_ranges(Config(), {"epochs": (int, 7, 9)}), "epochs=6: allowed is 7 to 9"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
+
+
+def test_extreme_configs_that_are_allowed_can_be_built():
+    for extreme in (
+        Config(latent_dim=784, channels=(1,), kernel_size=9),
+        Config(latent_dim=1, channels=(1, 1, 1, 1, 1), seed=2**32 - 1),
+    ):
+        assert build(extreme).eval()(GOOD).shape == GOOD.shape
