@@ -26,15 +26,11 @@ def folder(dataset: str) -> Path:
     return ROOT / "report" / "build" / "stand-in" if dataset == STAND_IN else ROOT / "checkpoints"
 
 
-def write(path: Path, weights: Weights, about: dict[str, Any]) -> None:
-    """Store weights and what is known about them (JSON) in one file, atomically.
-
-    A kill at any moment leaves the old file or the new one, and at most a *.part that the next write removes.
-    Raises OSError if the file cannot be written; what stood there before stays.
-    """
+def packed(weights: Weights, about: dict[str, Any]) -> bytes:
+    """Weights and what is known about them (JSON), as the content of one safetensors file."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
     sealed = json.dumps({"about": about, "sha256": _digest(weights, about)}, sort_keys=True)
-    atomic_write(path, save(weights, {"mnistae": sealed}))  # one key: safetensors shuffles several
+    return save(weights, {"mnistae": sealed})  # one key: safetensors shuffles several
 
 
 def read(path: Path, config: dict[str, Any], like: Weights) -> tuple[Weights, dict[str, Any]]:

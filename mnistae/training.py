@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 import joblib
@@ -232,17 +233,31 @@ def trained(config: Config, device: str = "cpu", progress: bool = True) -> Run:
     except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
         raise ValueError(f"device={device!r} cannot be used ({error}): 'cpu' always can") from None
     dataset = data.load().name
-    path = checkpoints.folder(dataset) / f"{config.name}.safetensors"
+    path = _path(config, dataset)
+    if not path.exists():
+        checkpoints.atomic_write(path, _checkpoint(config, dataset, device, progress))
     network = build(config)
-    identity = {**asdict(config), "channels": list(config.channels), "dataset": dataset}
-    if path.exists():
-        weights, about = checkpoints.read(path, identity, network.state_dict())
-        network.load_state_dict(weights)
-    else:
-        about = {"config": identity, **_train(network, config, device, progress)}
-        checkpoints.write(path, network.state_dict(), about)
+    weights, about = checkpoints.read(path, _identity(config, dataset), network.state_dict())
+    network.load_state_dict(weights)
     network.to(device).eval().requires_grad_(False)
     return Run(network, about["history"], about["cpu_seconds"])
+
+
+def _path(config: Config, dataset: str) -> Path:
+    return checkpoints.folder(dataset) / f"{config.name}.safetensors"
+
+
+def _identity(config: Config, dataset: str) -> dict:
+    return {**asdict(config), "channels": list(config.channels), "dataset": dataset}
+
+
+def _checkpoint(config: Config, dataset: str, device: str, progress: bool) -> bytes:
+    """Train, and return the content of the checkpoint, so that a worker elsewhere needs no common disk."""
+    if data.load().name != dataset:
+        raise TrainingError(f"{platform.node()} has {data.load().name}, not {dataset}: see MNISTAE_DATA")
+    network = build(config)
+    about = {"config": _identity(config, dataset), **_train(network, config, device, progress)}
+    return checkpoints.packed(network.state_dict(), about)
 
 
 def _train(network: nn.Module, config: Config, device: str, progress: bool) -> dict:
@@ -318,23 +333,24 @@ def trained_all(configs: Iterable[Config], device: str = "cpu", progress: bool =
     """The runs of many configs, missing ones trained side by side: one process a core, one thread each.
 
     Finished networks are saved at once, so an interrupted call goes on where it was. Processes come from
-    joblib: inside `with joblib.parallel_config(backend="dask")` they are a cluster's.
+    joblib: inside `with joblib.parallel_config(backend="dask")` they are a cluster's, whose machines need
+    the data but no common disk.
     """
-    configs = list(dict.fromkeys(configs))
-    home = checkpoints.folder(data.load().name)
-    missing = [config for config in configs if not (home / f"{config.name}.safetensors").exists()]
+    configs, dataset = list(dict.fromkeys(configs)), data.load().name
+    missing = [config for config in configs if not _path(config, dataset).exists()]
     missing.sort(key=cost, reverse=True)  # the costly first, so that no core has a long one left at the end
     processes = -1 if device == "cpu" else 1  # an accelerator is one worker
-    jobs = in_parallel(
-        _train_and_forget, missing, device, progress=progress, unit="network", cost=cost, processes=processes
-    )
-    for _ in jobs:  # their checkpoints bring them here
-        pass
+    contents = in_parallel(
+        _named_checkpoint, missing, dataset, device,
+        progress=progress, unit="network", cost=cost, processes=processes,
+    )  # fmt: skip
+    for config, content in contents:
+        checkpoints.atomic_write(_path(config, dataset), content)
     return {config: trained(config, device, progress=False) for config in configs}
 
 
-def _train_and_forget(config: Config, device: str) -> None:
-    trained(config, device, progress=False)
+def _named_checkpoint(config: Config, dataset: str, device: str) -> tuple[Config, bytes]:
+    return config, _checkpoint(config, dataset, device, progress=False)
 
 
 def in_parallel(

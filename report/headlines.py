@@ -23,4 +23,32 @@ def headlines(results):
                 f"{mean_sd(best['test_mse'])} (n = {len(best['test_mse'])}), {best['weights']:,} weights",
             )
         )
+    if "interpolation" in results:
+        half = {
+            row["latent_dim"]: row["confidence"] for row in results["interpolation"] if row["alpha"] == 0.5
+        }
+        for name, words in ((4, "d = 4"), (64, "d = 64"), ("pixels", "pixel blending")):
+            rows.append(
+                (
+                    f"judges' confidence half-way between two digits, {words}",
+                    f"{mean_sd(half[name], 3)} (n = {len(half[name])})",
+                )
+            )
+    if "decorrelation" in results:
+        part = results["decorrelation"]
+        for d in ("2", "10", "64"):
+            ranks = part[d]["effective_rank_fraction"]
+            rows.append(
+                (f"effective rank / d of the code, d = {d}", f"{mean_sd(ranks, 3)} (n = {len(ranks)})")
+            )
+    if "transfer" in results:
+        words = {"frozen": "frozen encoder", "fine_tuned": "fine-tuned", "from_scratch": "from scratch"}
+        for row in results["transfer"]:
+            if row["latent_dim"] == 10 and row["labels_per_class"] in (5, 10) and row["scheme"] in words:
+                rows.append(
+                    (
+                        f"accuracy with {10 * row['labels_per_class']} labels, d = 10, {words[row['scheme']]}",
+                        f"{mean_sd(row['test_accuracy'], 3)} (n = {len(row['test_accuracy'])} draws)",
+                    )
+                )
     return rows

@@ -4,9 +4,15 @@ import pytest
 import torch
 
 from mnistae import checkpoints
-from mnistae.checkpoints import CheckpointError, read, write
+from mnistae.checkpoints import CheckpointError, atomic_write, packed, read
 
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}
+
+
+def write(path, weights, about):
+    atomic_write(path, packed(weights, about))
+
+
 CONFIG = {"latent_dim": 2, "channels": [4, 8], "seed": 0}
 
 

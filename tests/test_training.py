@@ -80,28 +80,51 @@ def test_one_config_gives_one_network_bit_for_bit(small_data):
     assert not torch.equal(weights(one), weights(other))
 
 
-def test_many_side_by_side_equal_one_alone(tmp_path):
-    """Real processes, on the stand-in: two workers, then one, give the same bytes but for the seconds."""
-    code = """
-import sys
+ENGINES = """
+import json, os, signal, sys
 from pathlib import Path
+import joblib
 from mnistae import checkpoints
 from mnistae.training import Config, trained, trained_all
-checkpoints.folder = lambda dataset: Path(sys.argv[1])
-configs = [Config(channels=(4, 8), latent_dim=d, batch_size=16, epochs=2) for d in (2, 3, 4)]
-runs = {c: trained(c) for c in configs} if sys.argv[2] == "1" else trained_all(configs)
-print([sum(float(t.double().sum()) for t in r.network.state_dict().values()) for r in runs.values()])
+
+def digest(runs):
+    return [[t.double().sum().item() for t in r.network.state_dict().values()] for r in runs.values()]
+
+def on_dask(configs):
+    from distributed import Client
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        victim = min(client.run(os.getpid).values())
+        client.loop.call_later(2, os.kill, victim, signal.SIGKILL)
+        with joblib.parallel_config(backend="dask"):
+            runs = trained_all(configs)
+        assert victim not in client.run(os.getpid).values(), "it was not killed in time"
+        return runs
+
+if __name__ == "__main__":
+    configs = [Config(channels=(4, 8), latent_dim=d, batch_size=16, epochs=12) for d in (2, 3, 4)]
+    engines = {
+        "alone": lambda: {config: trained(config) for config in configs},
+        "processes": lambda: trained_all(configs),
+        "Dask": lambda: on_dask(configs),
+    }
+    for name, engine in engines.items():
+        home = Path(sys.argv[1]) / name
+        checkpoints.folder = lambda dataset: home  # of this process: workers send what they trained
+        print(json.dumps(digest(engine())), len(list(home.iterdir())))
 """
+
+
+def test_every_engine_gives_the_same_networks_bit_for_bit(tmp_path):
+    """On the stand-in: one after the other, joblib's processes, a Dask cluster that loses a worker."""
+    script = tmp_path / "engines.py"
+    script.write_text(ENGINES)
     environment = {**os.environ, "MNISTAE_DATA": "stand-in"}
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / workers), workers],
-            env=environment, capture_output=True, text=True, check=True,
-        ).stdout
-        for workers in ("1", "many")
-    ]  # fmt: skip
-    assert outputs[0] == outputs[1]
-    assert outputs[0].count(",") == 2
+    done = subprocess.run(
+        [sys.executable, script, tmp_path], env=environment, capture_output=True, text=True, check=True
+    )
+    alone, *others = done.stdout.splitlines()
+    assert alone.endswith(" 3")
+    assert others == [alone] * 2
 
 
 def test_missing_ones_alone_are_trained(small_data):
