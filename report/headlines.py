@@ -44,11 +44,8 @@ def headlines(results):
     if "transfer" in results:
         words = {"frozen": "frozen encoder", "fine_tuned": "fine-tuned", "from_scratch": "from scratch"}
         for row in results["transfer"]:
-            if row["latent_dim"] == 10 and row["labels_per_class"] in (5, 10) and row["scheme"] in words:
-                rows.append(
-                    (
-                        f"accuracy with {10 * row['labels_per_class']} labels, d = 10, {words[row['scheme']]}",
-                        f"{mean_sd(row['test_accuracy'], 3)} (n = {len(row['test_accuracy'])} draws)",
-                    )
-                )
+            scheme, labels, accuracy = row["scheme"], 10 * row["labels_per_class"], row["test_accuracy"]
+            if row["latent_dim"] == 10 and labels in (50, 100) and scheme in words:
+                question = f"accuracy with {labels} labels, d = 10, {words[scheme]}"
+                rows.append((question, f"{mean_sd(accuracy, 3)} (n = {len(accuracy)} draws)"))
     return rows
