@@ -1,5 +1,6 @@
 import gzip
 import shutil
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -77,9 +78,63 @@ def test_nothing_to_be_had_means_the_stand_in_and_says_so(folder):
     with pytest.warns(UserWarning, match="NOT MNIST"):
         loaded = data.load()
     assert loaded.name == data.STAND_IN
-    assert sum(len(split.labels) for split in loaded[:3]) == 1_797
+    assert [len(split.labels) for split in loaded[:3]] == [9 * 1_197, 200, 400]  # each moved nine ways
+    assert [len(split.images) for split in loaded[:3]] == [9 * 1_197, 200, 400]
     assert all(split.images.min() >= 0 and split.images.max() <= 1 for split in loaded[:3])
     assert loaded.train.images.shape[1:] == (1, 28, 28)
+
+
+def downloader(folder, monkeypatch, error=None):
+    """A mirror that serves the archives; with `error` the line breaks in the middle of the second one."""
+
+    class Mirror:
+        resources = MNIST.resources
+
+        def __init__(self, root, download):
+            raw = data.Path(root) / "MNIST" / "raw"
+            raw.mkdir(parents=True)
+            for n, (name, _) in enumerate(self.resources):
+                content = (RAW / name).read_bytes()
+                (raw / name).write_bytes(content[: 1_000 if error and n else None])
+                if error and n:
+                    raise error
+
+    monkeypatch.setattr(data, "MNIST", Mirror)
+    shutil.rmtree(folder)
+
+
+@needs_mnist
+def test_a_download_is_verified_and_kept(folder, monkeypatch):
+    downloader(folder, monkeypatch)
+    assert data.load().name == "MNIST"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(name for name, _ in MNIST.resources)
+
+
+@needs_mnist
+@pytest.mark.parametrize("error", [URLError("cut"), ConnectionResetError("cut"), EOFError("cut")])
+def test_a_download_cut_in_the_middle_leaves_nothing_behind(folder, monkeypatch, error):
+    downloader(folder, monkeypatch, error)
+    with pytest.warns(UserWarning, match="NOT MNIST.*none can be downloaded"):
+        assert data.load().name == data.STAND_IN
+    assert list(folder.iterdir()) == []
+
+
+@needs_mnist
+def test_no_room_for_the_download_is_an_error_with_its_cure(folder, monkeypatch):
+    downloader(folder, monkeypatch, OSError(28, "No space left on device"))
+    with pytest.raises(OSError, match=r"cannot be stored in .*No space left.*MNISTAE_DATA"):
+        data.load()
+    assert list(folder.iterdir()) == []
+
+
+@needs_mnist
+def test_an_archive_that_cannot_be_read_is_named(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(data, "check_integrity", refuse)
+    with pytest.raises(OSError, match=r"train-images-idx3-ubyte\.gz cannot be read.*permissions"):
+        data.load()
 
 
 def test_the_stand_in_can_be_asked_for(monkeypatch):

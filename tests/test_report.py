@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "report"))
 build = importlib.import_module("build")
 submission = importlib.import_module("submission")
+headlines = importlib.import_module("headlines").headlines
 
 WHO = {"name": "Ada Lovelace", "id": "012345678", "user": "ada"}
 VIEW, STATE = (f"application/vnd.jupyter.widget-{kind}+json" for kind in ("view", "state"))
@@ -314,5 +315,7 @@ def test_headline_numbers_are_those_of_the_results(report):
     results = json.loads(file.read_text())
     assert results["dataset"] == "MNIST"
     text = squeezed("".join(report))
+    missing = [row for row in headlines(results) if squeezed(re.split(r" \(|; ", row[1])[0]) not in text]
+    assert missing == []
     for d, row in results["reconstruction"]["by_latent_dim"].items():
         assert f"{mean(row['test_mse']):.4f}" in text, f"test MSE at d = {d}"
