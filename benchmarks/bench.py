@@ -12,7 +12,11 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -21,10 +25,11 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from mnistae import data
+from mnistae import checkpoints, data
 from mnistae.data import Split
-from mnistae.study import BASE
-from mnistae.training import build, fit, one_thread, reconstruct
+from mnistae.measures import reconstruction_mse
+from mnistae.study import BASE, SHORT
+from mnistae.training import build, fit, one_thread, reconstruct, trained, trained_all
 
 BATCH = 64
 
@@ -101,6 +106,31 @@ def one_of_many(images):
     print("done", flush=True)
 
 
+def to_quality():
+    """Wall seconds and test error of one epoch of the study's own recipe, one network on one thread."""
+    start = time.perf_counter()
+    with elsewhere():
+        run = trained(SHORT, progress=False)
+    return time.perf_counter() - start, reconstruction_mse(run.network, data.load().test.images)
+
+
+def cost_of_one(count):
+    """CPU seconds of training a network, on average over a sweep of `count`."""
+    configs = [replace(SHORT, images=6_400, seed=seed) for seed in range(count)]
+    with elsewhere():
+        return sum(run.cpu_seconds for run in trained_all(configs, progress=False).values()) / count
+
+
+@contextmanager
+def elsewhere():
+    """Checkpoints go to a folder that is thrown away."""
+    kept = checkpoints.folder
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints.folder = lambda dataset: Path(folder)
+        yield
+    checkpoints.folder = kept
+
+
 def flops_per_image():
     """Multiplications and additions of one training step: forward, and twice that backward."""
     counted, network = 0, build(BASE)
@@ -166,6 +196,15 @@ def main():
     achieved = [n * flops_per_image() / w for _, w in mine]
     share = summary([100 * x / y for x, y in zip(achieved, rates, strict=True)], 0)
     print(f"A training step runs at {share} % of the FLOP/s of a large float32 matrix product on one thread.")
+    wall, error = to_quality()
+    theirs = 14 * median(w for w, _ in usual) * 55_000 / n
+    print(
+        f"To a test error of 0.0158, which public code reaches in 14 epochs of such a loop ({theirs:.0f} s at this "
+        f"rate): {wall:.0f} s, one epoch of this project's recipe (test error {error:.4f}), "
+        f"{theirs / wall:.0f} times sooner."
+    )
+    costs = ", ".join(f"{cost_of_one(count):.1f} s ({count})" for count in (1, 4, 16))
+    print(f"CPU seconds a network in a sweep of so many: {costs}.")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,14 @@ def seeded(config: Config) -> list[Config]:
 
 BY_LATENT_DIM = {d: seeded(replace(BASE, latent_dim=d)) for d in LATENT_DIMS}
 
-# Chapter 1 (ii), all at d = 10: depth at the base widths; width and kernel at three layers.
+# Chapter 1 (ii), all at d = 10: depth; width and kernel at three layers.
 THREE = replace(BASE, channels=(8, 32, 64))
 ARCHITECTURES = {
     "1 layer": seeded(replace(BASE, channels=(8,))),
     "2 layers": seeded(replace(BASE, channels=(8, 32))),
     "3 layers": seeded(THREE),
     "4 layers (base)": seeded(BASE),
+    "5 layers": seeded(replace(BASE, channels=(8, 32, 64, 88, 128))),
     "3 layers, width ×½": seeded(replace(THREE, channels=(4, 16, 32))),
     "3 layers, width ×2": seeded(replace(THREE, channels=(16, 64, 128))),
     "3 layers, kernel 5": seeded(replace(THREE, kernel_size=5)),
@@ -51,9 +52,9 @@ RECIPES = {
 }
 STARTS = [replace(SHORT, images=6_400, seed=seed) for seed in range(20)]  # does any seed collapse?
 
-# Chapter 1 (iii): wider and longer; whether to distort the training images is decided on validation images.
-WIDE = replace(BASE, channels=(16, 64, 128, 176), epochs=14)
-CANDIDATES = {"plain": WIDE, "distorted": replace(WIDE, distortion=1.0)}
+# Chapter 1 (iii): wider and longer; how much weight decay that takes is decided on validation images.
+WIDE = replace(BASE, channels=(16, 64, 128, 176), epochs=18)
+CANDIDATES = {decay: replace(WIDE, weight_decay=decay) for decay in (0.025, 0.05)}
 
 
 # Chapter 4: three encoders, four numbers of labels, the same draws and heads for every scheme.
@@ -98,9 +99,10 @@ def tuned(scheme: str) -> dict:
 def transfers(scheme: str) -> dict[tuple[int, int], list[Transfer]]:
     """(latent_dim, labels_per_class) -> one experiment a draw, with the scheme's tuned setting."""
     setting = tuned(scheme)
+    dims = (BASE.latent_dim,) if scheme in ("from_scratch", "logistic_pixels") else TRANSFER_DIMS  # no code
     return {
         (d, k): [Transfer(scheme, replace(BASE, latent_dim=d), k, draw, **setting) for draw in DRAWS]
-        for d in TRANSFER_DIMS
+        for d in dims
         for k in LABELS_PER_CLASS
     }
 

@@ -65,7 +65,7 @@ class Transfer:
 
 class Outcome(NamedTuple):
     """accuracy: on the 10,000 test images (5,000 validation images for tuning draws). train_accuracy: on the
-    labelled images. moved: how far training moved the codes, as a share of their spread (0 if frozen)."""
+    labelled images. moved: how far fine-tuning moved the codes, as a share of their spread (else 0)."""
 
     accuracy: float
     train_accuracy: float
@@ -110,19 +110,28 @@ def learnt(e: Transfer) -> Classifier:
 
 def transfer(e: Transfer) -> Outcome:
     """Learn from the drawn labels by the experiment's scheme, and score. Raises as `balanced_draw` does."""
-    mnist, config, few = data.load(), replace(e.encoder, seed=e.draw % 3), _labelled(e)
-    judge = mnist.validation if e.draw >= TUNING else mnist.test
+    config, few = replace(e.encoder, seed=e.draw % 3), _labelled(e)
+    split = "validation" if e.draw >= TUNING else "test"
+    judge = getattr(data.load(), split)
     if e.scheme.startswith("logistic"):
-        return _logistic(e, config, few, judge)
+        return _logistic(e, config, few, split)
     network = learnt(e)
     with one_thread():
-        before = measures.apply(_initial_encoder(e, config), judge.images)
-        after = measures.apply(network.encoder, judge.images)
+        before = None if e.scheme == "from_scratch" else _codes(config, split)
+        after = before
+        if e.scheme != "frozen":
+            after = measures.apply(network.encoder, judge.images)
         return Outcome(
             measures.accuracy(network.head, after, judge.labels),
             measures.accuracy(network, *few),
-            ((after - before).norm() / (before - before.mean(0)).norm()).item(),
+            0.0 if before is None else ((after - before).norm() / (before - before.mean(0)).norm()).item(),
         )
+
+
+@lru_cache
+def _codes(config: Config, split: str) -> Tensor:
+    # The same for hundreds of experiments.
+    return measures.apply(trained(config, progress=False).network.encoder, getattr(data.load(), split).images)
 
 
 def _labelled(e: Transfer) -> Split:
@@ -145,15 +154,16 @@ def _fix_norm(module: nn.Module) -> None:
             layer.train = lambda mode=True, layer=layer: layer
 
 
-def _logistic(e: Transfer, config: Config, few: Split, judge: Split) -> Outcome:
+def _logistic(e: Transfer, config: Config, few: Split, split: str) -> Outcome:
+    judge = getattr(data.load(), split)
     if e.scheme == "logistic_code":
         encoder = trained(config, progress=False).network.encoder
-        x, seen = (measures.apply(encoder, split.images).numpy() for split in (few, judge))
+        x, seen = measures.apply(encoder, few.images).numpy(), _codes(config, split).numpy()
     elif e.scheme == "logistic_pca":
         pca = _pca(config.latent_dim)
-        x, seen = (pca.transform(split.images.flatten(1).numpy()) for split in (few, judge))
+        x, seen = (pca.transform(part.images.flatten(1).numpy()) for part in (few, judge))
     else:
-        x, seen = (split.images.flatten(1).numpy() for split in (few, judge))
+        x, seen = (part.images.flatten(1).numpy() for part in (few, judge))
     spread = x.std(0).mean()  # one scale for all coordinates, so that one penalty fits codes and pixels
     model = LogisticRegression(C=1 / e.penalty, max_iter=2_000).fit(x / spread, few.labels)
     return Outcome(model.score(seen / spread, judge.labels), model.score(x / spread, few.labels), 0.0)

@@ -13,14 +13,14 @@ def headlines(results):
             rows.append(
                 (
                     f"test error (MSE per pixel) of the base network at d = {d}",
-                    f"{mean_sd(errors)} (n = {len(errors)} seeds); PCA {part['pca'][d]:.4f}",
+                    f"{mean_sd(errors, 5)} (n = {len(errors)} seeds); PCA {part['pca'][d]:.5f}",
                 )
             )
         best = part["best"]
         rows.append(
             (
                 "test error of the best network at d = 10",
-                f"{mean_sd(best['test_mse'])} (n = {len(best['test_mse'])}), {best['weights']:,} weights",
+                f"{mean_sd(best['test_mse'], 5)} (n = {len(best['test_mse'])}), {best['weights']:,} weights",
             )
         )
     if "interpolation" in results:

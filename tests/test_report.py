@@ -318,4 +318,4 @@ def test_headline_numbers_are_those_of_the_results(report):
     missing = [row for row in headlines(results) if squeezed(re.split(r" \(|; ", row[1])[0]) not in text]
     assert missing == []
     for d, row in results["reconstruction"]["by_latent_dim"].items():
-        assert f"{mean(row['test_mse']):.4f}" in text, f"test MSE at d = {d}"
+        assert f"{mean(row['test_mse']):.5f}" in text, f"test MSE at d = {d}"

@@ -13,6 +13,8 @@ FROZEN = Transfer("frozen", ENCODER, labels_per_class=3, draw=0, steps=30)
 
 @pytest.fixture
 def encoder(small_data):
+    transfer._codes.cache_clear()
+    transfer._pca.cache_clear()
     return trained(ENCODER, progress=False).network.encoder
 
 
