@@ -145,7 +145,13 @@ def read_chapter(name, nb, folder, code=False):
         if "answer" in tags:
             answers = [text for kind, text in parts if kind == "markdown" and not text.startswith("✓")]
             label = f"{stem}-{cell.id}"
-            chapter.answers += [(CODE_IN_ANSWER.sub("", text).strip(), label, last) for text in answers]
+            proof = cell.metadata.get("figure")  # the cell whose figure proves the answer, else the one above
+            if proof and proof not in chapter.captions:
+                raise BuildError(
+                    f"{name}: cell '{cell.id}' refers to '{proof}', which has no caption above it"
+                )
+            seen = chapter.captions.get(proof, last)
+            chapter.answers += [(CODE_IN_ANSWER.sub("", text).strip(), label, seen) for text in answers]
             parts.insert(0, ("label", f'`#here-is("{label}")`{{=typst}}'))
         chapter.cells.append((cell.id, "\n\n".join(text for _, text in parts)))
     return chapter

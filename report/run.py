@@ -20,7 +20,7 @@ from nbclient.exceptions import CellExecutionError
 from mnistae.checkpoints import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
-KEPT = ("tags", "caption", "width")  # all other cell metadata is an editor's, and changes with it
+KEPT = ("tags", "caption", "width", "figure")  # all other cell metadata is an editor's, and changes with it
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 STATE, VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupyter.widget-view+json"
 HEX_ID = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{32}(?![0-9A-Za-z])")

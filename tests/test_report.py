@@ -141,6 +141,10 @@ def test_the_same_notebooks_give_the_same_bytes_and_code_can_be_shown(small):
             code("unreadable", shown(text__plain="42"), caption="A caption of nothing."),
             "neither figure nor table",
         ),
+        (
+            code("unreadable", shown(text__markdown="**Answer.** 42"), tags=["answer"], figure="nowhere"),
+            "no caption above",
+        ),
         (code("unreadable", new_output("error", ename="E", evalue="", traceback=[])), "ended in an error"),
         (new_code_cell("1", id="unreadable"), "was not executed"),
     ],
