@@ -200,7 +200,7 @@ def main():
     theirs = 14 * median(w for w, _ in usual) * 55_000 / n
     print(
         f"To a test error of 0.0158, which public code reaches in 14 epochs of such a loop "
-        f"({theirs:.0f} s at this rate): {wall:.0f} s, one epoch of this project's recipe (test error {error:.4f}), "
+        f"({theirs:.0f} s at this rate): {wall:.0f} s, one epoch of the study (test error {error:.4f}), "
         f"{theirs / wall:.0f} times sooner."
     )
     costs = ", ".join(f"{cost_of_one(count):.1f} s ({count})" for count in (1, 4, 16))
