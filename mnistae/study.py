@@ -70,6 +70,7 @@ RANGES = {
     "encoder_rate": (0.0001, 0.0003, 0.001, 0.003),
     "weight_decay": (0.01, 0.1, 1.0),
     "noise": (0.0, 0.3, 0.6, 0.9),
+    "distortion": (0.0, 1.0, 2.0, 3.0),
     "fixed_norm": (True, False),
     "penalty": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
 }
@@ -105,6 +106,12 @@ def transfers(scheme: str) -> dict[tuple[int, int], list[Transfer]]:
         for d in dims
         for k in LABELS_PER_CLASS
     }
+
+
+def transfers_of_best() -> dict[int, list[Transfer]]:
+    """labels_per_class -> one experiment a draw: the frozen scheme on the encoder of the best network."""
+    setting, best = tuned("frozen"), best_candidate()
+    return {k: [Transfer("frozen", best, k, draw, **setting) for draw in DRAWS] for k in LABELS_PER_CLASS}
 
 
 def best_candidate() -> Config:
@@ -143,6 +150,7 @@ def main() -> None:
     trained_all(seeded(best_candidate()))
     for scheme in SCHEMES:
         transfer_all(experiment for draws in transfers(scheme).values() for experiment in draws)
+    transfer_all(experiment for draws in transfers_of_best().values() for experiment in draws)
 
 
 if __name__ == "__main__":

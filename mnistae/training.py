@@ -162,7 +162,10 @@ def fit(
         network.train()
         total = torch.zeros((), device=inputs.device)
         for batch in torch.randperm(len(inputs), generator=chance).to(inputs.device).split(batch_size):
-            images = _distorted(inputs[batch], distortion, chance) if distortion else inputs[batch]
+            images = inputs[batch]
+            if distortion:  # half of them: in the end the network is asked about undistorted digits
+                half = len(batch) // 2
+                images = torch.cat([distorted(images[:half], distortion, chance), images[half:]])
             loss = objective(network, images, labels[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -179,13 +182,11 @@ def fit(
     return history
 
 
-def _distorted(images: Tensor, strength: float, chance: torch.Generator) -> Tensor:
-    # Half of the batch stays as it is: in the end the network is asked about undistorted digits.
-    n = len(images) // 2
+def distorted(images: Tensor, strength: float, chance: torch.Generator) -> Tensor:
+    """Each image under its own random affine map, as `Config` describes. images: (N, 1, 28, 28)."""
     spread = torch.tensor([[0.03, 0.05, 0.02], [0.05, 0.03, 0.02]]) * strength
-    noise = torch.randn(n, 2, 3, generator=chance) * spread
-    grid = F.affine_grid((torch.eye(2, 3) + noise).to(images.device), [n, 1, 28, 28], align_corners=False)
-    return torch.cat([F.grid_sample(images[:n], grid, align_corners=False), images[n:]])
+    maps = (torch.eye(2, 3) + torch.randn(len(images), 2, 3, generator=chance) * spread).to(images.device)
+    return F.grid_sample(images, F.affine_grid(maps, images.shape, align_corners=False), align_corners=False)
 
 
 def optimizer_for(network: nn.Module, config: Config) -> Optimizer:

@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from mnistae import checkpoints, data, measures
 from mnistae.data import Split
 from mnistae.networks import Classifier
-from mnistae.training import Config, build, check_ranges, classify, fit, in_parallel, one_thread, trained
+from mnistae.training import (
+    Config,
+    build,
+    check_ranges,
+    classify,
+    distorted,
+    fit,
+    in_parallel,
+    one_thread,
+    trained,
+)
 
 SCHEMES = ("frozen", "fine_tuned", "from_scratch", "logistic_code", "logistic_pca", "logistic_pixels")
 LIMITS = {
@@ -26,8 +36,10 @@ LIMITS = {
     "encoder_rate": (float, 1e-6, 10),
     "weight_decay": (float, 0, 10),
     "noise": (float, 0, 10),
+    "distortion": (float, 0, 10),
     "penalty": (float, 1e-6, 1e6),
 }
+COPIES = 24  # distorted ones of each labelled image, where there are any
 TUNING = 1_000  # draws from here on are judged on validation images, those below on test images
 
 
@@ -36,9 +48,10 @@ class Transfer:
     """One classifier learnt from 10 · labels_per_class training images, `draw` saying which.
 
     scheme: one of SCHEMES. encoder: config of the auto-encoder whose encoder is taken, under seed draw % 3.
-    hidden: units of the head. steps: of gradient descent, each on all labelled images. head_rate and
-    encoder_rate: peak learning rates of AdamW. noise: added to codes while training, in their standard
-    deviations. fixed_norm: batch norm keeps its statistics. The logistic schemes heed `penalty` (1/C) alone.
+    hidden: units of the head. steps: of gradient descent, each on as many images as there are labels.
+    head_rate and encoder_rate: peak learning rates of AdamW. noise: added to codes while training, in their
+    standard deviations. distortion: of COPIES further copies of each labelled image, as in `Config`.
+    fixed_norm: batch norm keeps its statistics. The logistic schemes heed `penalty` (1/C) alone.
     Raises ValueError or TypeError, naming field, value and range.
     """
 
@@ -52,6 +65,7 @@ class Transfer:
     encoder_rate: float = 0.001
     weight_decay: float = 0.01
     noise: float = 0.3
+    distortion: float = 0.0
     fixed_norm: bool = True
     penalty: float = 1.0
 
@@ -93,7 +107,11 @@ def learnt(e: Transfer) -> Classifier:
         network = Classifier(nn.Identity(), config.latent_dim, e.hidden)  # the same head for every scheme
         network.head.insert(0, _Noise(e.noise))
         encoder = _initial_encoder(e, config)
-        few = _labelled(e)
+        few, size = _labelled(e), 10 * e.labels_per_class
+        if e.distortion:
+            chance = torch.Generator().manual_seed(e.draw)
+            copies = [distorted(few.images, e.distortion, chance) for _ in range(COPIES)]
+            few = Split(torch.cat([few.images, *copies]), few.labels.repeat(1 + COPIES))
         groups = [{"params": network.head.parameters(), "lr": e.head_rate}]
         if e.scheme == "frozen":  # encoded once: no gradient can reach the encoder, no statistic can change
             few = Split(measures.apply(encoder, few.images), few.labels)
@@ -103,7 +121,8 @@ def learnt(e: Transfer) -> Classifier:
             if e.fixed_norm:
                 _fix_norm(encoder)
         optimizer = torch.optim.AdamW(groups, weight_decay=e.weight_decay)
-        fit(network, few, classify, optimizer, epochs=e.steps, batch_size=len(few.labels), seed=e.draw)
+        epochs = max(1, e.steps * size // len(few.labels))
+        fit(network, few, classify, optimizer, epochs=epochs, batch_size=size, seed=e.draw)
     network.encoder = encoder
     return network.eval()
 
