@@ -1,5 +1,6 @@
 """Kills, races, full disks: what is finished is kept, what is not leaves no trace, the end is the same."""
 
+import multiprocessing
 import os
 import random
 import resource
@@ -9,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small import work_in
 
 from mnistae import checkpoints, training
 from mnistae.checkpoints import CheckpointError
@@ -22,50 +24,52 @@ def weights(run):
     return torch.cat([tensor.flatten().double() for tensor in run.network.state_dict().values()])
 
 
-def sweep():
-    return [trained(config, progress=False) for config in SWEEP]
+def sweep(home):
+    work_in(home)
+    for config in SWEEP:
+        trained(config, progress=False)
 
 
-def child(job):
-    """A process of its own that does the job: its number."""
-    process = os.fork()
-    if process:
-        return process
-    status = 1
-    try:
-        job()
-        status = 0
-    finally:
-        os._exit(status)
+def child(job, *arguments):
+    """A process that does the job; forked from a clean one, since torch's threads do not survive a fork."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mnistae.training", "pytorch_optimizer"])
+    process = context.Process(target=job, args=arguments)
+    process.start()
+    return process
 
 
 def test_a_sweep_killed_at_20_moments_ends_as_if_nothing_had_happened(small_data, tmp_path, monkeypatch):
+    whole = [trained(config, progress=False) for config in SWEEP]
+    home, chance, progress = tmp_path / "killed", random.Random(0), []
+    child(sweep, tmp_path / "warm").join()
     start = time.perf_counter()
-    whole = sweep()
+    child(sweep, tmp_path / "timed").join()
     duration = time.perf_counter() - start
-    home = tmp_path / "killed"
-    monkeypatch.setattr(checkpoints, "folder", lambda dataset: home)
-    chance = random.Random(0)
     for _ in range(20):
-        process = child(sweep)
-        time.sleep(chance.uniform(0, duration / 4))
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        process = child(sweep, home)
+        time.sleep(chance.uniform(0.2, 0.4) * duration)
+        process.kill()
+        process.join()
+        progress.append(len(list(home.glob("*.safetensors"))))
         for path in home.glob("*.safetensors"):
             checkpoints.safe_open(path, framework="pt")  # whole, or it raises
-    again = sweep()
+    assert any(0 < count < len(SWEEP) for count in progress), f"no kill in the middle: {progress}"
+    monkeypatch.setattr(checkpoints, "folder", lambda dataset: home)
+    again = [trained(config, progress=False) for config in SWEEP]
     assert sorted(p.name for p in home.iterdir()) == sorted(f"{c.name}.safetensors" for c in SWEEP), "litter"
     for one, other in zip(whole, again, strict=True):
         assert torch.equal(weights(one), weights(other))
         assert one.history == other.history
 
 
-def test_what_a_killed_writer_left_is_swept_up_by_the_next(tmp_path):
-    def write_and_die():
-        checkpoints.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-        checkpoints.atomic_write(tmp_path / "a", b"half")
+def write_and_die(path):
+    checkpoints.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    checkpoints.atomic_write(path, b"half")
 
-    os.waitpid(child(write_and_die), 0)
+
+def test_what_a_killed_writer_left_is_swept_up_by_the_next(tmp_path):
+    child(write_and_die, tmp_path / "a").join()
     assert len(list(tmp_path.iterdir())) == 1, "the part that was left"
     checkpoints.atomic_write(tmp_path / "b", b"whole")
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
@@ -78,13 +82,21 @@ def test_a_living_writer_s_part_is_left_alone(tmp_path):
     assert part.exists()
 
 
+def one(home):
+    work_in(home)
+    trained(TINY, progress=False)
+
+
 def test_two_processes_that_train_the_same_network_both_end_well(small_data):
-    racers = [child(lambda: trained(TINY, progress=False)) for _ in range(2)]
-    assert [os.waitpid(process, 0)[1] for process in racers] == [0, 0]
-    path = checkpoints.folder("MNIST") / f"{TINY.name}.safetensors"
+    home = checkpoints.folder("MNIST")
+    racers = [child(one, home) for _ in range(2)]
+    for process in racers:
+        process.join()
+    assert [process.exitcode for process in racers] == [0, 0]
+    path = home / f"{TINY.name}.safetensors"
     before = path.stat().st_mtime_ns
     trained(TINY, progress=False)
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert [p.name for p in home.iterdir()] == [path.name]
     assert path.stat().st_mtime_ns == before, "read, not trained again"
 
 
@@ -105,16 +117,19 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so_in_one_line(small_data, monke
     assert caught.value._render_traceback_() == [str(caught.value)], "all that a notebook shows"
 
 
+def nearly_full(home):
+    work_in(home)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))  # the write fails after a thousand bytes
+    with pytest.raises(OSError, match="too large"):
+        trained(replace(TINY, seed=1), progress=False)
+
+
 def test_a_full_disk_leaves_the_old_file_and_no_litter(small_data):
     trained(TINY, progress=False)
-
-    def nearly_full():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))  # the write fails after a thousand bytes
-        with pytest.raises(OSError, match="too large"):
-            trained(replace(TINY, seed=1), progress=False)
-
-    assert os.waitpid(child(nearly_full), 0)[1] == 0
+    process = child(nearly_full, checkpoints.folder("MNIST"))
+    process.join()
+    assert process.exitcode == 0
     assert [p.name for p in checkpoints.folder("MNIST").iterdir()] == [f"{TINY.name}.safetensors"]
 
 
