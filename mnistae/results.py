@@ -27,7 +27,7 @@ def claim(sentence: str, holds: bool, about_mnist: bool = True) -> None:
 
 
 def record(chapter: str, values: Any) -> None:
-    """Keep a chapter's headline numbers, rounded to 4 significant digits, with the name of their data.
+    """Keep a chapter's headline numbers, rounded to 6 significant digits, with the name of their data.
 
     One file a chapter, since chapters run side by side; `collected` joins them.
     """
@@ -50,7 +50,7 @@ def _rounded(values: Any) -> Any:
     if isinstance(values, (list, tuple)):
         return [_rounded(value) for value in values]
     if isinstance(values, float):
-        return float(f"{values:.4g}")
+        return float(f"{values:.6g}")
     return values
 
 

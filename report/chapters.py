@@ -1,11 +1,13 @@
 """Executed notebooks as Markdown: what a chapter says, without what its cells are."""
 
 import base64
+import io
 import json
 import re
 from dataclasses import dataclass, field
 
 import nbformat
+from PIL import Image
 
 MARKDOWN = "commonmark_x-emoji-subscript-superscript"  # nearest to Jupyter's dialect
 IMAGES = {"image/png": "png", "image/jpeg": "jpg"}
@@ -70,6 +72,20 @@ def display_math(latex):
     return f"$$ {latex.replace(chr(92) + 'displaystyle', '').strip('$ ')} $$"
 
 
+def slim(picture):
+    """The same pixels on white paper in fewer bytes: no transparency, and no colour where all is grey."""
+    image = Image.open(io.BytesIO(picture))
+    if image.format != "PNG":
+        return picture
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.mode == "RGB" and len({band.tobytes() for band in image.split()}) == 1:
+        image = image.getchannel(0)
+    content = io.BytesIO()
+    image.save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
 def output_parts(cell, stem, folder):
     """The outputs of a code cell as [(kind, Markdown)], kind one of figure, table, markdown, text."""
     parts = []
@@ -83,7 +99,7 @@ def output_parts(cell, stem, folder):
             continue  # a widget: the static figure beside it stands for it
         elif image:
             file = f"{stem}-{cell.id}-{n}.{IMAGES[image]}"
-            (folder / file).write_bytes(base64.b64decode(data[image]))
+            (folder / file).write_bytes(slim(base64.b64decode(data[image])))
             width, alt = cell.metadata.get("width", "auto"), cell.metadata.get("caption", "")
             options = f"width: {width}, alt: {quoted(alt)}"
             parts.append(

@@ -35,7 +35,7 @@ def test_records_are_rounded_joined_and_named_by_their_data(monkeypatch, folder)
     results.record("transfer", [])
     assert results.collected(folder) == {
         "dataset": "MNIST",
-        "reconstruction": {"2": {"test_mse": [0.01235, 1]}, "channels": [8, 16]},
+        "reconstruction": {"2": {"test_mse": [0.0123457, 1]}, "channels": [8, 16]},
         "transfer": [],
     }
     assert sorted(path.name for path in folder.iterdir()) == ["reconstruction.json", "transfer.json"]
