@@ -97,7 +97,7 @@ def test_bad_images_are_refused_with_what_is_allowed(taker, fault):
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("taker", set(TAKERS) - {"pca"})  # one image has no second component
+@pytest.mark.parametrize("taker", [name for name in TAKERS if name != "pca"])  # which needs two
 def test_one_image_is_enough(taker):
     TAKERS[taker](GOOD[:1])
 
