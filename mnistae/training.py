@@ -153,9 +153,9 @@ def fit(
     """
     inputs, labels = split
     steps = epochs * math.ceil(len(inputs) / batch_size)
-    schedule = OneCycleLR(
-        optimizer, [g["lr"] for g in optimizer.param_groups], steps, pct_start=0.25, cycle_momentum=False
-    )
+    rise = 0.25 if steps != 4 else 0.3  # OneCycleLR divides by rise · steps - 1
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    schedule = OneCycleLR(optimizer, peaks, steps, pct_start=rise, cycle_momentum=False)
     chance = torch.Generator().manual_seed(seed)
     history = []
     for epoch in tqdm(range(epochs), disable=not progress, leave=False, unit="epoch", file=sys.stderr):

@@ -176,6 +176,14 @@ def test_history_is_the_exact_mean_over_images(small_data):
     assert row["train"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_few_steps_are_enough_to_train(small_data, steps):
+    few = training.data.Split(*(part[: 10 * steps] for part in small_data.train))
+    network = build(TINY)
+    history = fit(network, few, reconstruct, optimizer_for(network, TINY), epochs=1, batch_size=10, seed=0)
+    assert len(history) == 1
+
+
 def test_muon_orthogonalises_in_float32():
     network = build(TINY)
     optimizer = optimizer_for(network, TINY)
