@@ -32,7 +32,7 @@ lab: .venv/done  ## JupyterLab on the notebooks
 	$(PY) -m jupyterlab --ip=127.0.0.1 notebooks
 
 retrain: .venv/done  ## train every network from nothing (checkpoints/ is emptied first), then refresh
-	rm -f checkpoints/*.safetensors
+	rm -f checkpoints/*.safetensors checkpoints/transfer.json
 	$(PY) -m mnistae.study
 	$(MAKE) refresh
 
