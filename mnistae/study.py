@@ -129,12 +129,14 @@ def everything() -> list[Config]:
 def _seconds(configs: list[Config]) -> float:
     # A few steps of the base network tell how fast this machine is; `cost` tells the rest.
     trial = replace(BASE, images=1_280, epochs=1)
-    few = data.Split(*(part[: trial.images] for part in data.load().train))
+    train = data.load().train
+    few = data.Split(*(part[: trial.images] for part in train))
+    real = [replace(config, images=min(config.images, len(train.labels))) for config in configs]
     network = build(trial)
     with one_thread():
         start = time.perf_counter()
         fit(network, few, reconstruct, optimizer_for(network, trial), epochs=1, batch_size=64, seed=0)
-    return (time.perf_counter() - start) * sum(map(cost, configs)) / cost(trial)
+    return (time.perf_counter() - start) * sum(map(cost, real)) / cost(trial)
 
 
 def main() -> None:
