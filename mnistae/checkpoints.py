@@ -66,11 +66,11 @@ def atomic_write(path: Path, content: bytes) -> None:
     What a killed process of this machine left half-written in the folder is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = f"{platform.node()}.{os.getpid()}.part"
-    for part in path.parent.glob(f".*.{platform.node()}.*.part"):
-        if not _alive(int(part.suffixes[-2][1:])):
-            part.unlink(missing_ok=True)
-    part = path.with_name(f".{path.name}.{mine}")
+    for left in path.parent.glob(f".*.{platform.node()}.*.part"):
+        process = left.name.split(".")[-2]
+        if process.isdecimal() and not _alive(int(process)):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             file.write(content)

@@ -61,7 +61,7 @@ def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> di
 
     train, test: (N, 1, 28, 28) in [0, 1].
     """
-    _check_images(train, test)
+    _check_images(test)
     if not latent_dims or min(latent_dims) < 0:
         raise ValueError(f"latent_dims={latent_dims}: allowed is a list of sizes from 0")
     axes = pca(train, max(latent_dims))
