@@ -49,8 +49,8 @@ app: .venv/done  ## the slider chapter as a page of its own, on this machine onl
 bench: .venv/done  ## the table of the README's speed section
 	$(PY) benchmarks/bench.py
 
-lock:  ## maintainers: requirements.lock from pyproject.toml
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url -q -o requirements.lock
+lock:  ## maintainers: requirements.lock from pyproject.toml (with extras, or pip looks for newer ones than these)
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras -q -o requirements.lock
 
 clean:
 	rm -rf report/build report/html report/ex2_*.zip

@@ -99,7 +99,7 @@ def correlations(z: Tensor) -> np.ndarray:
     codes = _checked_codes(z)[:, alive(z)]
     if codes.shape[1] < 2:
         raise ValueError(f"{codes.shape[1]} live coordinates: a correlation needs at least 2")
-    return np.clip(np.corrcoef(codes, rowvar=False), -1, 1)
+    return np.corrcoef(codes, rowvar=False)
 
 
 def correlation_summary(z: Tensor) -> dict[str, float]:
@@ -114,7 +114,7 @@ def correlation_summary(z: Tensor) -> dict[str, float]:
     r = correlations(z)
     d = len(r)
     pairs = r[np.triu_indices(d, 1)]
-    eigenvalues = np.linalg.eigvalsh(r).clip(0)
+    eigenvalues = np.linalg.eigvalsh(r)
     with np.errstate(divide="ignore"):  # a vanishing eigenvalue is an exact copy: infinite redundancy
         total = -0.5 * np.log(np.where(eigenvalues < 1e-12, 0, eigenvalues)).sum() / d
     return {

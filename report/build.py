@@ -93,7 +93,7 @@ def appendix(folder):
         code = breakable(file.read_text(encoding="utf-8"))
         (folder / "mnistae" / file.name).write_text(code, encoding="utf-8")
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    pins = re.findall(r"^([\w.-]+==[^\s;\\]+)", lock, re.MULTILINE)
+    pins = ["".join(pin) for pin in re.findall(r"^([\w.-]+)(?:\[.*?\])?(==[^\s;\\]+)", lock, re.MULTILINE)]
     lines = ["= Appendix A: the package", *(f'#listing("mnistae/{file.name}")' for file in files)]
     lines += ["= Appendix B: the environment", "#environment((", *(f"  {quoted(pin)}," for pin in pins), "))"]
     return "\n".join(lines) + "\n"

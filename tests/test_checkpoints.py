@@ -1,10 +1,14 @@
+import os
 import pickle
+import re
+import subprocess
 
 import pytest
 import torch
 
 from mnistae import checkpoints
 from mnistae.checkpoints import CheckpointError, atomic_write, packed, read
+from mnistae.data import ROOT, STAND_IN
 
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}
 
@@ -14,26 +18,27 @@ def write(path, weights, about):
 
 
 CONFIG = {"latent_dim": 2, "channels": [4, 8], "seed": 0}
+ABOUT = {"config": CONFIG, "history": [{"train": 0.5}]}
 
 
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "network.safetensors"
-    write(path, WEIGHTS, {"config": CONFIG, "history": [{"train": 0.5}]})
+    write(path, WEIGHTS, ABOUT)
     return path
 
 
-def refused(path, match=None, config=CONFIG, like=WEIGHTS):
-    with pytest.raises(CheckpointError, match=match) as caught:
+def refused(path, fault="", config=CONFIG, like=WEIGHTS):
+    """The file is refused, in these words after its name, and with the cure behind."""
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: {fault}") as caught:
         read(path, config, like)
-    assert str(path) in str(caught.value)
-    assert "Delete the file and run again" in str(caught.value)
+    assert "Delete the file and run again: only this network is trained anew." in str(caught.value)
 
 
 def test_what_is_written_is_read(path):
     weights, about = read(path, CONFIG, WEIGHTS)
     assert all(torch.equal(weights[name], WEIGHTS[name]) for name in WEIGHTS)
-    assert about["history"] == [{"train": 0.5}]
+    assert about == ABOUT
     assert [p.name for p in path.parent.iterdir()] == ["network.safetensors"], "litter"
 
 
@@ -62,23 +67,38 @@ def test_every_flipped_byte_is_refused_or_harmless(path):
         except CheckpointError:
             continue
         assert all(torch.equal(weights[name], WEIGHTS[name]) for name in WEIGHTS)
-        assert about["config"] == CONFIG
+        assert about == ABOUT
+
+
+@pytest.mark.parametrize("changed", [WEIGHTS["a"].numpy().tobytes(), rb"0.5", rb"latent_dim"])
+def test_a_change_that_can_still_be_read_breaks_the_checksum(path, changed):
+    content = path.read_bytes()
+    assert changed in content
+    path.write_bytes(content.replace(changed, changed[:-1] + bytes([changed[-1] ^ 1])))
+    refused(path, "its checksum does not match")
 
 
 def test_another_config_names_what_differs(path):
-    refused(path, r"another config \(differing: seed\)", config={**CONFIG, "seed": 1})
-    refused(path, r"differing: epochs", config={**CONFIG, "epochs": 1})
+    refused(path, r"it holds another config \(differing: seed\)", config={**CONFIG, "seed": 1})
+    refused(
+        path,
+        r"it holds another config \(differing: epochs, seed\)",
+        config={**CONFIG, "epochs": 1, "seed": 1},
+    )
+    refused(
+        path, r"it holds another config \(differing: seed\)", config={"latent_dim": 2, "channels": [4, 8]}
+    )
 
 
 def test_other_shapes_dtypes_and_names_are_refused(path):
-    refused(path, "do not fit", like={**WEIGHTS, "a": torch.zeros(3, 2)})
-    refused(path, "do not fit", like={**WEIGHTS, "a": WEIGHTS["a"].double()})
-    refused(path, "do not fit", like={"a": WEIGHTS["a"]})
+    refused(path, "its tensors do not fit", like={**WEIGHTS, "a": torch.zeros(3, 2)})
+    refused(path, "its tensors do not fit", like={**WEIGHTS, "a": WEIGHTS["a"].double()})
+    refused(path, "its tensors do not fit", like={"a": WEIGHTS["a"]})
 
 
 def test_weights_that_are_not_finite_are_refused(path):
     write(path, {**WEIGHTS, "a": torch.full((2, 3), float("nan"))}, {"config": CONFIG})
-    refused(path, "not finite")
+    refused(path, "it holds weights that are not finite")
 
 
 def test_a_pickle_is_never_opened(path):
@@ -87,14 +107,14 @@ def test_a_pickle_is_never_opened(path):
             return (pytest.fail, ("unpickled",))
 
     path.write_bytes(pickle.dumps(Bomb()))
-    refused(path, "no readable checkpoint")
+    refused(path, "it is no readable checkpoint")
 
 
 def test_foreign_safetensors_are_refused(path):
     from safetensors.torch import save
 
     path.write_bytes(save(WEIGHTS))
-    refused(path, "no readable checkpoint")
+    refused(path, "it is no readable checkpoint")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(path, monkeypatch):
@@ -108,3 +128,33 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(path, monkeypatch):
         write(path, WEIGHTS, {"config": {}})
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["network.safetensors"]
+
+
+def test_folders_on_the_way_are_made(tmp_path):
+    atomic_write(tmp_path / "new" / "newer" / "file", b"content")
+    atomic_write(tmp_path / "new" / "newer" / "file", b"again")
+    assert (tmp_path / "new" / "newer" / "file").read_bytes() == b"again"
+
+
+def test_parts_of_unknown_origin_are_left_alone(tmp_path):
+    host = checkpoints.platform.node()
+    names = [f".x.{host}.notapid.part", ".x.elsewhere.1.part", f".x.{host}.part"]
+    for name in names:
+        (tmp_path / name).touch()
+    atomic_write(tmp_path / "file", b"content")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*names, "file"])
+
+
+def test_the_parts_of_the_dead_are_swept_up_and_those_of_the_living_are_not(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for process in (dead.pid, os.getppid()):
+        (tmp_path / f".x.{checkpoints.platform.node()}.{process}.part").touch()
+    atomic_write(tmp_path / "file", b"content")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [f".x.{checkpoints.platform.node()}.{os.getppid()}.part", "file"]
+
+
+def test_the_stand_in_s_networks_live_apart():
+    assert checkpoints.folder("MNIST") == ROOT / "checkpoints"
+    assert checkpoints.folder(STAND_IN) == ROOT / "report" / "build" / "stand-in"

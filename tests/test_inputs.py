@@ -71,6 +71,7 @@ BAD_IMAGES = {
     "bytes": (GOOD * 255).to(torch.uint8),
     "integers": torch.zeros(6, 1, 28, 28, dtype=torch.int64),
     "not divided by 255": GOOD * 255,
+    "too bright": GOOD * 1.5,
     "negative": GOOD - 0.5,
     "NaN": torch.full_like(GOOD, math.nan),
     "empty": GOOD[:0],
@@ -85,7 +86,8 @@ TAKERS = {
     "reconstruction_mse": lambda x: measures.reconstruction_mse(torch.nn.Identity(), x),
     "pca": lambda x: measures.pca(x, 2),
     "pca_yardstick": lambda x: measures.pca_yardstick(GOOD, x, (1,)),
-    "nearest_mse": lambda x: measures.nearest_mse(x, GOOD),
+    "nearest_mse, images": lambda x: measures.nearest_mse(x, GOOD),
+    "nearest_mse, reference": lambda x: measures.nearest_mse(GOOD, x),
 }
 
 
@@ -105,6 +107,10 @@ def test_one_image_is_enough(taker):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: measures.mse(BAD_IMAGES["bytes"], GOOD), "^images are torch.uint8: allowed are"),
+        (lambda: measures.mse(BAD_IMAGES["a list"], GOOD), "^images are list: allowed are"),
+        (lambda: measures.mse(GOOD * 255, GOOD), "divide bytes by 255"),
+        (lambda: measures.mse(GOOD, GOOD * 255), "divide bytes by 255"),
         (lambda: measures.pca(GOOD, 7), "latent_dim=7: allowed is 1 to 5 for 6 images"),
         (lambda: measures.pca(GOOD, 0), "latent_dim=0: allowed is 1"),
         (lambda: measures.pca_yardstick(GOOD, GOOD, ()), r"latent_dims=\(\): allowed"),

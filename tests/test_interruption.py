@@ -75,13 +75,6 @@ def test_what_a_killed_writer_left_is_swept_up_by_the_next(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
-def test_a_living_writer_s_part_is_left_alone(tmp_path):
-    part = tmp_path / f".a.{checkpoints.platform.node()}.{os.getppid()}.part"
-    part.write_bytes(b"under way")
-    checkpoints.atomic_write(tmp_path / "b", b"whole")
-    assert part.exists()
-
-
 def one(home):
     work_in(home)
     trained(TINY, progress=False)

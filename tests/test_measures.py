@@ -18,6 +18,7 @@ def test_mse_is_the_mean_over_all_images_not_over_batches():
     shifted[500:] += 0.5
     assert measures.mse(shifted, images) == pytest.approx(0.25 * 3 / 503, rel=1e-5)
     assert measures.reconstruction_mse(torch.nn.Identity(), images) == 0
+    assert measures.mse(torch.ones(2, 1, 28, 28), torch.zeros(2, 1, 28, 28)) == 1, "black and white are pixels"
 
 
 def test_mse_refuses_shapes_that_would_broadcast():
@@ -45,6 +46,20 @@ def test_independent_coordinates_are_at_the_level_of_chance():
     assert summary["dead"] == 0
 
 
+def test_chance_level_by_hand():
+    """Two images: r is 1 or -1 in truth, and the first-order forms have variance 1."""
+    level = chance_level(2, 2)
+    assert level == pytest.approx(
+        {
+            "mean_abs_r": math.sqrt(2 / math.pi),
+            "rms_r": 1,
+            "effective_rank_fraction": 1 / 2,
+            "total_correlation_per_dim": 1 / 4,
+        }
+    )
+
+
+@pytest.mark.filterwarnings("error")
 def test_copies_are_wholly_redundant():
     z = gaussian(1000, 1).repeat(1, 4)
     summary = correlation_summary(z)
@@ -92,6 +107,12 @@ def test_a_constant_with_rounding_noise_is_dead():
     assert measures.alive(z).tolist() == [True, True, True, False]
 
 
+def test_small_is_not_dead():
+    z = gaussian(300, 3) * torch.tensor([1e-9, 1.0, 1e9])
+    assert measures.alive(z).all()
+    assert measures.alive(z).dtype == bool
+
+
 def test_two_images_are_enough_to_answer_and_always_correlated():
     assert np.allclose(np.abs(correlations(torch.tensor([[0.0, 1.0, 5.0], [1.0, 3.0, 2.0]]))), 1)
 
@@ -119,10 +140,19 @@ def test_intrinsic_dimension_of_a_known_set(dimension):
     assert measures.intrinsic_dimension(flat) == pytest.approx(dimension, rel=0.12)
 
 
+def test_intrinsic_dimension_by_hand():
+    """Points 0, 1, 3 have the ratios 3, 2 and 1.5; the largest counts as the second."""
+    points = torch.tensor([[0.0], [1.0], [3.0]])
+    by_hand = 2 / (math.log(1.5) + 2 * math.log(2))
+    assert measures.intrinsic_dimension(points) == pytest.approx(by_hand)
+
+
 def test_alpha_one_is_the_first_and_zero_the_second():
     z1, z2 = gaussian(4, 3), gaussian(4, 3, seed=1)
     path = measures.interpolate(z1, z2, torch.tensor([0.0, 0.25, 1.0]))
     assert path.shape == (3, 4, 3)
+    exact = torch.tensor([0.5], dtype=torch.float64)
+    assert measures.interpolate(z1, z2, exact).dtype == torch.float32, "whatever the alphas are"
     assert torch.equal(path[0], z2)
     assert torch.equal(path[2], z1)
     assert torch.allclose(path[1], 0.25 * z1 + 0.75 * z2)
@@ -148,3 +178,17 @@ def test_confidence_and_accuracy():
     logits = torch.tensor([[4.0] + [0.0] * 9, [0.0] * 10])
     assert measures.accuracy(torch.nn.Identity(), logits, torch.tensor([0, 5])) == 0.5
     assert measures.confidence(torch.nn.Identity(), logits)[1] == pytest.approx(0.1)
+
+
+def test_accuracy_counts_each_image():
+    labels = torch.arange(40) % 10
+    said = torch.where(torch.arange(40) < 27, labels, (labels + 3) % 10)
+    logits = torch.nn.functional.one_hot(said, 10).float()
+    assert measures.accuracy(torch.nn.Identity(), logits, labels) == 27 / 40
+    assert measures.accuracy(torch.nn.Identity(), logits[:1], labels[:1]) == 1
+
+
+def test_pca_has_the_size_that_was_asked_for():
+    images = torch.rand(6, 1, 28, 28)
+    assert measures.pca(images, 2).n_components_ == 2
+    assert measures.pca(images, 5).n_components_ == 5, "the largest for six images"
