@@ -15,7 +15,7 @@ all: report  ## environment, data, notebooks run top to bottom from the checkpoi
 	touch $@
 
 report/build/notebooks/done: .venv/done notebooks/*.ipynb mnistae/*.py checkpoints report/run.py
-	$(PY) -c 'from mnistae import data; data.load()'  # before several notebooks ask for it at once
+	$(PY) -m mnistae.study  # what is missing is fetched and trained before several notebooks ask for it at once
 	$(PY) report/run.py
 	touch $@
 
@@ -28,8 +28,8 @@ test: .venv/done  ## unit tests, every notebook under nbval, the browser test wh
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest -n 2 --dist loadfile --nbval notebooks tests
 
-lab: .venv/done  ## JupyterLab on the notebooks
-	$(PY) -m jupyterlab --ip=127.0.0.1 notebooks
+lab: .venv/done  ## JupyterLab on the notebooks; one of them at a time may have all cores
+	env -u OMP_NUM_THREADS $(PY) -m jupyterlab --ip=127.0.0.1 notebooks
 
 retrain: .venv/done  ## train every network from nothing (checkpoints/ is emptied first), then refresh
 	rm -f checkpoints/*.safetensors checkpoints/transfer.json

@@ -26,10 +26,19 @@ def folder(dataset: str) -> Path:
     return ROOT / "report" / "build" / "stand-in" if dataset == STAND_IN else ROOT / "checkpoints"
 
 
+def digest(weights: Weights, about: dict[str, Any]) -> str:
+    """SHA-256 of tensors, names, dtypes and shapes included, and of what is known about them (JSON)."""
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in weights.items():
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
 def packed(weights: Weights, about: dict[str, Any]) -> bytes:
     """Weights and what is known about them (JSON), as the content of one safetensors file."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
-    sealed = json.dumps({"about": about, "sha256": _digest(weights, about)}, sort_keys=True)
+    sealed = json.dumps({"about": about, "sha256": digest(weights, about)}, sort_keys=True)
     return save(weights, {"mnistae": sealed})  # one key: safetensors shuffles several
 
 
@@ -45,7 +54,7 @@ def read(path: Path, config: dict[str, Any], like: Weights) -> tuple[Weights, di
             sealed = json.loads((file.metadata() or {})["mnistae"])
             weights = {name: file.get_tensor(name) for name in sorted(file.keys())}
         about, stored = sealed["about"], sealed["about"]["config"]
-        if sealed["sha256"] != _digest(weights, about):
+        if sealed["sha256"] != digest(weights, about):
             raise CheckpointError(_cure(path, "its checksum does not match: some byte has changed"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(_cure(path, f"it is no readable checkpoint ({error})")) from error
@@ -90,14 +99,6 @@ def _alive(process: int) -> bool:
     except PermissionError:  # another user's
         pass
     return True
-
-
-def _digest(weights: Weights, about: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, tensor in weights.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _cure(path: Path, fault: str) -> str:

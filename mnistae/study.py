@@ -145,9 +145,10 @@ def main() -> None:
     configs = everything()
     later = seeded(next(iter(CANDIDATES.values())))[1:]  # stand for the further seeds of the best candidate
     missing = [c for c in [*configs, *later] if not (home / f"{c.name}.safetensors").exists()]
-    workers = joblib.cpu_count()
-    minutes = _seconds(missing) / workers / 60
-    print(f"{len(missing)} networks to train, about {minutes:.0f} minutes on {workers} cores", flush=True)
+    if missing:
+        workers = joblib.cpu_count()
+        minutes = _seconds(missing) / workers / 60
+        print(f"{len(missing)} networks to train, about {minutes:.0f} minutes on {workers} cores", flush=True)
     trained_all(configs)
     trained_all(seeded(best_candidate()))
     for scheme in SCHEMES:

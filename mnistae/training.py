@@ -24,6 +24,7 @@ from mnistae import checkpoints, data
 from mnistae.networks import AutoEncoder, Classifier, Encoder, check_architecture, spatial_sizes
 
 JUDGE_HIDDEN = 64  # hidden units of the digit classifier's head
+FASTEST = torch.channels_last  # an eighth faster here than the default order of a tensor's numbers
 LIMITS = {
     "learning_rate": (float, 1e-6, 10),
     "weight_decay": (float, 0, 10),
@@ -240,7 +241,7 @@ def trained(config: Config, device: str = "cpu", progress: bool = True) -> Run:
     network = build(config)
     weights, about = checkpoints.read(path, _identity(config, dataset), network.state_dict())
     network.load_state_dict(weights)
-    network.to(device).eval().requires_grad_(False)
+    network.to(device, memory_format=FASTEST).eval().requires_grad_(False)
     return Run(network, about["history"], about["cpu_seconds"])
 
 
@@ -265,7 +266,7 @@ def _train(network: nn.Module, config: Config, device: str, progress: bool) -> d
     train, validation, _, _ = data.load()
     train = data.Split(*(part[: config.images].to(device) for part in train))
     validation = data.Split(*(part.to(device) for part in validation))
-    network.to(device, memory_format=torch.channels_last)  # an eighth faster here than the default order
+    network.to(device, memory_format=FASTEST)
     objective = reconstruct if config.task == "reconstruct" else classify
     watching = 0.0
 

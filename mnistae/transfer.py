@@ -197,13 +197,11 @@ def transfer_all(experiments: Iterable[Transfer], progress: bool = True) -> dict
     """The outcomes of many experiments, those not yet kept run side by side, one process a core.
 
     Kept in transfer.json beside the networks; an interrupted call goes on where it was.
+    Raises CheckpointError if that file is damaged.
     """
     experiments = list(dict.fromkeys(experiments))
     path = checkpoints.folder(data.load().name) / "transfer.json"
-    try:
-        kept = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise checkpoints.CheckpointError(f"{path} is damaged ({error}). Delete it and run again.") from error
+    kept = _kept(path)
     missing = [e for e in experiments if _key(e) not in kept]
     try:
         for key, outcome in in_parallel(_transfer_by_key, missing, progress=progress, unit="experiment"):
@@ -216,9 +214,26 @@ def transfer_all(experiments: Iterable[Transfer], progress: bool = True) -> dict
     return {e: Outcome(*kept[_key(e)]) for e in experiments}
 
 
+def _kept(path: Path) -> dict[str, list[float]]:
+    if not path.exists():
+        return {}
+    try:
+        sealed = json.loads(path.read_text())
+        kept, seal = sealed["outcomes"], sealed["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        kept, seal = None, error
+    if seal != checkpoints.digest({}, kept):
+        raise checkpoints.CheckpointError(
+            f"{path} is damaged ({seal} is no checksum of it). Delete it and run again."
+        )
+    return kept
+
+
 def _keep(path: Path, kept: dict[str, list[float]]) -> None:
     rows = ",\n".join(f"{json.dumps(key)}: {json.dumps(values)}" for key, values in sorted(kept.items()))
-    checkpoints.atomic_write(path, f"{{\n{rows}\n}}\n".encode())  # a line an experiment, for small diffs
+    seal = f'"sha256": "{checkpoints.digest({}, kept)}"'
+    # A line an experiment, for small diffs.
+    checkpoints.atomic_write(path, f'{{{seal}, "outcomes": {{\n{rows}\n}}}}\n'.encode())
 
 
 def _key(e: Transfer) -> str:

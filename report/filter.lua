@@ -100,6 +100,18 @@ local function no_tex(str)
   if str.text:find("%$%$") or str.text:find("\\%a") then error("not read as a formula: " .. str.text, 0) end
 end
 
+-- "0.9 ± 0.1" and "d = 10" are not torn apart at the end of a line.
+local function unbroken(inlines)
+  for n = 2, #inlines - 1 do
+    if inlines[n].t == "Str" and (inlines[n].text == "±" or inlines[n].text == "=") then
+      for _, beside in ipairs({ n - 1, n + 1 }) do
+        if inlines[beside].t == "Space" then inlines[beside] = pandoc.Str("\u{a0}") end
+      end
+    end
+  end
+  return inlines
+end
+
 -- "1  Reconstruction": a wide space after the number, which the notebook brings.
 local function heading(header)
   anchors[header.identifier] = true
@@ -128,5 +140,6 @@ end
 return {
   { RawBlock = read_html, RawInline = function(raw) if raw.text:match("^<br") then return pandoc.LineBreak() end end },
   { Table = align, Blocks = paragraphs, Header = heading, Math = bars, Str = no_tex },
+  { Inlines = unbroken },
   { Div = captioned, Link = link },
 }

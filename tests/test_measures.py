@@ -18,7 +18,9 @@ def test_mse_is_the_mean_over_all_images_not_over_batches():
     shifted[500:] += 0.5
     assert measures.mse(shifted, images) == pytest.approx(0.25 * 3 / 503, rel=1e-5)
     assert measures.reconstruction_mse(torch.nn.Identity(), images) == 0
-    assert measures.mse(torch.ones(2, 1, 28, 28), torch.zeros(2, 1, 28, 28)) == 1, "black and white are pixels"
+    assert measures.mse(torch.ones(2, 1, 28, 28), torch.zeros(2, 1, 28, 28)) == 1, (
+        "black and white are pixels"
+    )
 
 
 def test_mse_refuses_shapes_that_would_broadcast():

@@ -91,8 +91,14 @@ def test_outcomes_are_kept_and_only_missing_ones_run(encoder, monkeypatch):
     assert both[experiments[1]] == (1, 1, 0)
 
 
-def test_a_damaged_table_is_named_with_its_cure(encoder):
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("{", "["), ('"outcomes"', '"others"'), (": [0.", ": [1."), ("draw=0", "draw=1"), ("", "[]")],
+)
+def test_a_damaged_table_is_named_with_its_cure(encoder, before, after):
     path = checkpoints.folder("MNIST") / "transfer.json"
-    path.write_text('{"half": [')
+    transfer_all([FROZEN], progress=False)
+    assert list(transfer_all([FROZEN], progress=False)) == [FROZEN], "read"
+    path.write_text(path.read_text().replace(before, after, 1) if before else after)
     with pytest.raises(checkpoints.CheckpointError, match=r"transfer\.json is damaged.*Delete it"):
         transfer_all([FROZEN], progress=False)
