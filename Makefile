@@ -2,8 +2,10 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 export OMP_NUM_THREADS := 1
+# Of the command line alone, since some systems set NAME and USER themselves; expanded by the shell, as a word.
+given = $(if $(filter command%,$(origin $(1))),$$$(1))
 
-.PHONY: all test lab retrain refresh report submission app bench lock clean
+.PHONY: all test lab retrain refresh report submission app bench lock clean FORCE
 
 all: report  ## environment, data, notebooks run top to bottom from the checkpoints, PDF
 
@@ -14,7 +16,13 @@ all: report  ## environment, data, notebooks run top to bottom from the checkpoi
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-report/build/notebooks/done: .venv/done notebooks/*.ipynb mnistae/*.py checkpoints report/run.py
+# The name of the data that are there, touched only when it changes: a report never outlives its data.
+report/build/dataset: .venv/done FORCE
+	@mkdir -p $(@D)
+	@$(PY) -W ignore -c 'from mnistae import data; print(data.load().name)' > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+report/build/notebooks/done: .venv/done report/build/dataset notebooks/*.ipynb mnistae/*.py checkpoints report/run.py
 	$(PY) -m mnistae.study  # what is missing is fetched and trained before several notebooks ask for it at once
 	$(PY) report/run.py
 	touch $@
@@ -31,9 +39,11 @@ test: .venv/done  ## unit tests, every notebook under nbval, the browser test wh
 lab: .venv/done  ## JupyterLab on the notebooks; one of them at a time may have all cores
 	env -u OMP_NUM_THREADS $(PY) -m jupyterlab --ip=127.0.0.1 notebooks
 
-retrain: .venv/done  ## train every network from nothing (checkpoints/ is emptied first), then refresh
-	rm -f checkpoints/*.safetensors checkpoints/transfer.json
+retrain: .venv/done  ## train every network from nothing, then refresh; after an interruption it goes on
+	test -e report/build/retraining || rm -f checkpoints/*.safetensors checkpoints/transfer.json
+	mkdir -p report/build && touch report/build/retraining
 	$(PY) -m mnistae.study
+	rm report/build/retraining
 	$(MAKE) refresh
 
 refresh: .venv/done  ## maintainers: the committed notebooks, results, README table and PDF, in one go
@@ -41,13 +51,13 @@ refresh: .venv/done  ## maintainers: the committed notebooks, results, README ta
 	$(PY) report/build.py refresh
 
 submission: report/build/notebooks/done  ## report/ex2_ID.zip: make submission NAME="Ada Lovelace" ID=123456789 USER=ada
-	$(PY) report/build.py submission --name "$(NAME)" --id "$(ID)" --user "$(if $(filter command%,$(origin USER)),$(USER))"
+	$(PY) report/build.py submission --name "$(call given,NAME)" --id "$(call given,ID)" --user "$(call given,USER)"
 
 app: .venv/done  ## the slider chapter as a page of its own, on this machine only
-	$(PY) -m voila --Voila.ip=127.0.0.1 notebooks/02_interpolation.ipynb
+	$(PY) -m voila --Voila.ip=127.0.0.1 --Voila.auto_token=True notebooks/02_interpolation.ipynb
 
 bench: .venv/done  ## the table of the README's speed section
-	$(PY) benchmarks/bench.py
+	env -u OMP_NUM_THREADS $(PY) benchmarks/bench.py
 
 lock:  ## maintainers: requirements.lock from pyproject.toml (with extras, or pip looks for newer ones than these)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras -q -o requirements.lock

@@ -43,15 +43,16 @@ class Data(NamedTuple):
 def load() -> Data:
     """MNIST from `data/`, downloaded if need be: 55,000 train, 5,000 validation, 10,000 test images.
 
-    The environment variable MNISTAE_DATA names another folder, or "stand-in" for the embedded digits.
+    The environment variable MNISTAE_DATA names another folder, absolute or from the project's own, or
+    "stand-in" for the embedded digits.
     Where there is no archive and none can be downloaded, the stand-in is taken and announced.
     Raises OSError, naming file and cure, if an archive is damaged, unreadable or alone.
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", 1998.
     """
-    folder = os.environ.get("MNISTAE_DATA") or ROOT / "data"
+    folder = os.environ.get("MNISTAE_DATA") or "data"
     if folder == "stand-in":
         return _stand_in("MNISTAE_DATA asks for it")
-    raw = Path(folder) / "MNIST" / "raw"
+    raw = ROOT / folder / "MNIST" / "raw"
     archives = {raw / name: md5 for name, md5 in MNIST.resources}
     missing = [archive for archive in archives if not archive.exists()]
     if missing:

@@ -52,7 +52,7 @@ def stamp(figure: Figure) -> None:
         )
 
 
-def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), title: str = "", size: float = 0.62):
+def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), size: float = 0.62):
     """Rows of images with their names on the left. rows: name -> (N, 1, 28, 28) in [0, 1], N equal in all.
 
     columns: N headings. size: inches an image. Returns the Figure.
@@ -63,7 +63,7 @@ def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), title: s
         len(rows),
         count,
         squeeze=False,
-        figsize=(names + count * size, len(rows) * size + 0.3 * bool(title) + 0.15),
+        figsize=(names + count * size, len(rows) * size + 0.15),
     )
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     for strip, (name, images) in zip(axes, rows.items(), strict=True):
@@ -74,8 +74,6 @@ def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), title: s
         strip[0].text(-0.1, 0.5, name, transform=strip[0].transAxes, ha="right", va="center", fontsize=10)
     for axis, heading in zip(axes[0], columns, strict=False):
         axis.set_title(heading, fontsize=9, pad=2)
-    if title:
-        figure.suptitle(title, fontsize=12)
     return figure
 
 
@@ -134,13 +132,13 @@ def plain_log(axis: Axes) -> None:
     axis.yaxis.set_minor_locator(NullLocator())
 
 
-def digit_scatter(axis: Axes, points: np.ndarray, labels: Tensor, size: float = 4) -> None:
+def digit_scatter(axis: Axes, points: np.ndarray, labels: Tensor) -> None:
     """Points coloured by digit, each digit's name at its median for eyes and printers without colour.
 
     points: (N, 2); labels: (N,) in 0..9.
     """
     points, labels = np.asarray(points), np.asarray(labels)
-    axis.scatter(*points.T, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=size, alpha=0.5, linewidths=0)
+    axis.scatter(*points.T, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=4, alpha=0.5, linewidths=0)
     for digit in np.unique(labels):
         text = axis.text(*np.median(points[labels == digit], axis=0), str(digit), fontsize=15, weight="bold")
         text.set(color=mpl.colormaps["tab10"](int(digit)), ha="center", va="center")

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def apply(module: nn.Module, inputs: Tensor) -> Tensor:
-    """module(inputs) in batches of 500, without gradients. (N, ...) -> (N, ...), on the inputs' device."""
+    """module(inputs) in eval mode, in batches of 500, without gradients. (N, ...) -> (N, ...)."""
+    module.eval()  # or batch norm would mix the images of a batch, and remember them
     return torch.cat([module(batch) for batch in inputs.split(500)])
 
 
@@ -33,7 +34,7 @@ def _check_images(*batches: Tensor) -> None:
 def mse(x_hat: Tensor, x: Tensor) -> float:
     """Mean squared error per pixel over all N images. x_hat, x: (N, 1, 28, 28), pixels in [0, 1].
 
-    Raises TypeError or ValueError, naming what is allowed, for anything else; so do the other functions.
+    Raises TypeError or ValueError, naming what is allowed, for anything else; so do all that take images.
     """
     _check_images(x_hat, x)
     if x_hat.shape != x.shape:
@@ -48,7 +49,10 @@ def reconstruction_mse(autoencoder: nn.Module, images: Tensor) -> float:
 
 
 def pca(images: Tensor, latent_dim: int) -> PCA:
-    """scikit-learn's PCA of images, the best linear code of that size. images: (N, 1, 28, 28) in [0, 1]."""
+    """scikit-learn's PCA of images, the best linear code of that size. images: (N, 1, 28, 28) in [0, 1].
+
+    Raises as `mse` does, and ValueError for a size below 1 or too large for the images.
+    """
     _check_images(images)
     largest = min(len(images) - 1, images[0].numel())
     if not 1 <= latent_dim <= largest:
@@ -59,7 +63,7 @@ def pca(images: Tensor, latent_dim: int) -> PCA:
 def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> dict[int, float]:
     """Test `mse` of the best linear code of each size d, d = 0 being the mean image.
 
-    train, test: (N, 1, 28, 28) in [0, 1].
+    train, test: (N, 1, 28, 28) in [0, 1]; latent_dims: at least one size above 0 among them.
     """
     _check_images(test)
     if not latent_dims or min(latent_dims) < 0:
@@ -160,7 +164,10 @@ def intrinsic_dimension(points: Tensor) -> float:
 
 
 def interpolate(z1: Tensor, z2: Tensor, alphas: Tensor) -> Tensor:
-    """α·z1 + (1-α)·z2, so α = 1 gives the first. z1, z2: (N, ...); alphas: (A,). Returns (A, N, ...)."""
+    """α·z1 + (1-α)·z2, so α = 1 gives the first. z1, z2: (N, ...); alphas: (A,). Returns (A, N, ...).
+
+    Raises ValueError for unequal shapes, and for an α outside [0, 1].
+    """
     if z1.shape != z2.shape:
         raise ValueError(f"shapes {tuple(z1.shape)} and {tuple(z2.shape)}: allowed are equal ones")
     alphas = torch.as_tensor(alphas, dtype=z1.dtype, device=z1.device)
@@ -172,11 +179,15 @@ def interpolate(z1: Tensor, z2: Tensor, alphas: Tensor) -> Tensor:
 
 def confidence(classifier: nn.Module, images: Tensor) -> Tensor:
     """The classifier's largest class probability for each image: (N, 1, 28, 28) -> (N,) in [0.1, 1]."""
+    _check_images(images)
     return apply(classifier, images).softmax(1).amax(1)
 
 
 def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images whose largest logit is their label's. images: whatever it takes; labels: (N,)."""
+    """Share of images whose largest logit is their label's. images: whatever it takes; labels: (N,).
+
+    Raises ValueError for unequal numbers of them, and for none.
+    """
     if not len(images) == len(labels) > 0:
         raise ValueError(f"{len(images)} images and {len(labels)} labels: allowed are equal numbers from 1")
     return (apply(classifier, images).argmax(1) == labels).double().mean().item()

@@ -82,11 +82,17 @@ def settings(count: int = 20) -> list[dict]:
     return [{name: chance.choice(values) for name, values in RANGES.items()} for _ in range(count)]
 
 
+def with_seed(encoder: Config, draw: int) -> Config:
+    """The draws take the seeds of the encoder in turn."""
+    return replace(encoder, seed=SEEDS[draw % len(SEEDS)])
+
+
 def search(scheme: str) -> dict[int, list[Transfer]]:
     """Setting's number -> its tuning experiments, with 50 labels at d = 10, judged on validation images."""
     draws = range(TUNING, TUNING + 6)
     return {
-        i: [Transfer(scheme, BASE, 5, d, **setting) for d in draws] for i, setting in enumerate(settings())
+        i: [Transfer(scheme, with_seed(BASE, draw), 5, draw, **setting) for draw in draws]
+        for i, setting in enumerate(settings())
     }
 
 
@@ -102,7 +108,10 @@ def transfers(scheme: str) -> dict[tuple[int, int], list[Transfer]]:
     setting = tuned(scheme)
     dims = (BASE.latent_dim,) if scheme in ("from_scratch", "logistic_pixels") else TRANSFER_DIMS  # no code
     return {
-        (d, k): [Transfer(scheme, replace(BASE, latent_dim=d), k, draw, **setting) for draw in DRAWS]
+        (d, k): [
+            Transfer(scheme, with_seed(replace(BASE, latent_dim=d), draw), k, draw, **setting)
+            for draw in DRAWS
+        ]
         for d in dims
         for k in LABELS_PER_CLASS
     }
@@ -111,7 +120,10 @@ def transfers(scheme: str) -> dict[tuple[int, int], list[Transfer]]:
 def transfers_of_best() -> dict[int, list[Transfer]]:
     """labels_per_class -> one experiment a draw: the frozen scheme on the encoder of the best network."""
     setting, best = tuned("frozen"), best_candidate()
-    return {k: [Transfer("frozen", best, k, draw, **setting) for draw in DRAWS] for k in LABELS_PER_CLASS}
+    return {
+        k: [Transfer("frozen", with_seed(best, draw), k, draw, **setting) for draw in DRAWS]
+        for k in LABELS_PER_CLASS
+    }
 
 
 def best_candidate() -> Config:

@@ -4,6 +4,7 @@ import ctypes
 import math
 import platform
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from mnistae.networks import AutoEncoder, Classifier, Encoder, check_architectur
 
 JUDGE_HIDDEN = 64  # hidden units of the digit classifier's head
 FASTEST = torch.channels_last  # an eighth faster here than the default order of a tensor's numbers
+_ALONE = threading.RLock()
 LIMITS = {
     "learning_rate": (float, 1e-6, 10),
     "weight_decay": (float, 0, 10),
@@ -214,6 +216,24 @@ def optimizer_for(network: nn.Module, config: Config) -> Optimizer:
     return Muon([{**decayed, "use_muon": True}, {**rest, "use_muon": False}], foreach=True)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch, and one caller at a time, since threads and random state are the process's.
+
+    Sums come out in one order then, so weights do not depend on what runs beside them.
+    """
+    with _ALONE:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with suppress(OSError, AttributeError):  # glibc alone: keep freed activations, not fault them in anew
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+            mallopt(-1, 2**30), mallopt(-3, 2**25)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
 def build(config: Config) -> nn.Module:
     """The network that a config describes, with initial weights drawn from its seed (on the CPU)."""
     architecture = (config.latent_dim, config.channels, config.kernel_size)
@@ -230,10 +250,7 @@ def trained(config: Config, device: str = "cpu", progress: bool = True) -> Run:
     device: "cpu", "cuda", "mps"; checkpoints serve them all. Raises ValueError for a device that is not here,
     CheckpointError for a damaged or foreign file, TrainingError if training diverged or collapsed.
     """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        raise ValueError(f"device={device!r} cannot be used ({error}): 'cpu' always can") from None
+    _check_device(device)
     dataset = data.load().name
     path = _path(config, dataset)
     if not path.exists():
@@ -243,6 +260,13 @@ def trained(config: Config, device: str = "cpu", progress: bool = True) -> Run:
     network.load_state_dict(weights)
     network.to(device, memory_format=FASTEST).eval().requires_grad_(False)
     return Run(network, about["history"], about["cpu_seconds"])
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        raise ValueError(f"device={device!r} cannot be used ({error}): 'cpu' always can") from None
 
 
 def _path(config: Config, dataset: str) -> Path:
@@ -257,16 +281,16 @@ def _checkpoint(config: Config, dataset: str, device: str, progress: bool) -> by
     """Train, and return the content of the checkpoint, so that a worker elsewhere needs no common disk."""
     if data.load().name != dataset:
         raise TrainingError(f"{platform.node()} has {data.load().name}, not {dataset}: see MNISTAE_DATA")
-    network = build(config)
-    about = {"config": _identity(config, dataset), **_train(network, config, device, progress)}
-    return checkpoints.packed(network.state_dict(), about)
+    network, about = _train(config, device, progress)
+    return checkpoints.packed(network.state_dict(), {"config": _identity(config, dataset), **about})
 
 
-def _train(network: nn.Module, config: Config, device: str, progress: bool) -> dict:
+@one_thread()
+def _train(config: Config, device: str, progress: bool) -> tuple[nn.Module, dict]:
     train, validation, _, _ = data.load()
     train = data.Split(*(part[: config.images].to(device) for part in train))
     validation = data.Split(*(part.to(device) for part in validation))
-    network.to(device, memory_format=FASTEST)
+    network = build(config).to(device, memory_format=FASTEST)
     objective = reconstruct if config.task == "reconstruct" else classify
     watching = 0.0
 
@@ -277,32 +301,31 @@ def _train(network: nn.Module, config: Config, device: str, progress: bool) -> d
         watching += time.process_time() - start
         return loss
 
-    with one_thread():
-        start = time.process_time()
-        history = fit(
-            network,
-            train,
-            objective,
-            optimizer_for(network, config),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            distortion=config.distortion,
-            validate=validate,
-            progress=progress,
-        )
-        seconds = time.process_time() - start - watching
+    start = time.process_time()
+    history = fit(
+        network,
+        train,
+        objective,
+        optimizer_for(network, config),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        distortion=config.distortion,
+        validate=validate,
+        progress=progress,
+    )
+    seconds = time.process_time() - start - watching
+    error, yardstick, words = history[-1]["validation"], math.log(10), "a guess among ten"
     if config.task == "reconstruct":
-        mean_image = F.mse_loss(
-            train.images.mean(0, keepdim=True).expand_as(validation.images), validation.images
+        mean_image = train.images.mean(0, keepdim=True).expand_as(validation.images)
+        yardstick, words = F.mse_loss(mean_image, validation.images).item(), "the mean image"
+    if not error < yardstick:
+        raise TrainingError(
+            f"{config} collapsed: validation error {error:.4f}, while {words} has {yardstick:.4f}. "
+            f"Lower learning_rate or train for more epochs."
         )
-        if not history[-1]["validation"] < mean_image.item():
-            raise TrainingError(
-                f"{config} collapsed: validation error {history[-1]['validation']:.4f}, while the mean image "
-                f"has {mean_image.item():.4f}. Lower learning_rate or train for more epochs."
-            )
     versions = {name: version(name) for name in ("torch", "torchvision", "pytorch_optimizer", "numpy")}
-    return {
+    return network, {
         "history": history,
         "cpu_seconds": round(seconds, 1),
         "versions": {"python": platform.python_version(), **versions},
@@ -317,42 +340,29 @@ def _mean_loss(network: nn.Module, split: data.Split, objective: Objective) -> f
     return sum(objective(network, x, y).item() * len(x) for x, y in parts) / len(split.labels)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums come out in one order on one thread, so weights do not depend on what runs beside them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with suppress(OSError, AttributeError):  # glibc alone: keep freed activations, do not fault them in anew
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(-1, 2**30), mallopt(-3, 2**25)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def trained_all(configs: Iterable[Config], device: str = "cpu", progress: bool = True) -> dict[Config, Run]:
     """The runs of many configs, missing ones trained side by side: one process a core, one thread each.
 
     Finished networks are saved at once, so an interrupted call goes on where it was. Processes come from
     joblib: inside `with joblib.parallel_config(backend="dask")` they are a cluster's, whose machines need
-    the data but no common disk.
+    the data but no common disk. Raises as `trained` does, and Interrupted at Ctrl-C.
     """
+    _check_device(device)
     configs, dataset = list(dict.fromkeys(configs)), data.load().name
     missing = [config for config in configs if not _path(config, dataset).exists()]
+    if missing and progress:
+        print(
+            f"Training {len(missing)} network(s) that {checkpoints.folder(dataset)} lacks.", file=sys.stderr
+        )
     missing.sort(key=cost, reverse=True)  # the costly first, so that no core has a long one left at the end
     processes = -1 if device == "cpu" else 1  # an accelerator is one worker
     contents = in_parallel(
-        _named_checkpoint, missing, dataset, device,
+        _checkpoint, missing, dataset, device, False,
         progress=progress, unit="network", cost=cost, processes=processes,
     )  # fmt: skip
     for config, content in contents:
         checkpoints.atomic_write(_path(config, dataset), content)
     return {config: trained(config, device, progress=False) for config in configs}
-
-
-def _named_checkpoint(config: Config, dataset: str, device: str) -> tuple[Config, bytes]:
-    return config, _checkpoint(config, dataset, device, progress=False)
 
 
 def in_parallel(
@@ -364,7 +374,7 @@ def in_parallel(
     cost: Callable = lambda item: 1,
     processes: int = -1,
 ) -> Iterator:
-    """Yield job(item, *rest) for each item as they finish, with one progress bar.
+    """Yield (item, job(item, *rest)) for each item as they finish, with one progress bar.
 
     cost: of an item in any unit, so that the time left is judged by work and not by number.
     processes: how many side by side, -1 for one a core. Raises Interrupted at Ctrl-C.
@@ -382,7 +392,7 @@ def in_parallel(
             for done, (index, result) in enumerate(results, 1):
                 bar.set_description(f"{done} of {len(items)} {unit}s", refresh=False)
                 bar.update(cost(items[index]))
-                yield result
+                yield items[index], result
     except KeyboardInterrupt:
         raise Interrupted(
             f"Interrupted: {done} of {len(items)} {unit}s are finished and kept. Run again to go on."

@@ -24,9 +24,11 @@ from mnistae.training import (
     in_parallel,
     one_thread,
     trained,
+    trained_all,
 )
 
 SCHEMES = ("frozen", "fine_tuned", "from_scratch", "logistic_code", "logistic_pca", "logistic_pixels")
+USE_ENCODER = ("frozen", "fine_tuned", "logistic_code")
 LIMITS = {
     "labels_per_class": (int, 1, 5_000),
     "draw": (int, 0, 2**31),
@@ -47,8 +49,9 @@ TUNING = 1_000  # draws from here on are judged on validation images, those belo
 class Transfer:
     """One classifier learnt from 10 · labels_per_class training images, `draw` saying which.
 
-    scheme: one of SCHEMES. encoder: config of the auto-encoder whose encoder is taken, under seed draw % 3.
-    hidden: units of the head. steps: of gradient descent, each on as many images as there are labels.
+    scheme: one of SCHEMES. encoder: config of the auto-encoder whose encoder is taken.
+    hidden: units of the head. steps: of gradient descent, each on as many images as there are labels (with
+    distorted copies rounded to whole passes over them all, of 25 steps).
     head_rate and encoder_rate: peak learning rates of AdamW. noise: added to codes while training, in their
     standard deviations. distortion: of COPIES further copies of each labelled image, as in `Config`.
     fixed_norm: batch norm keeps its statistics. The logistic schemes heed `penalty` (1/C) alone.
@@ -97,16 +100,17 @@ class _Noise(nn.Module):
 
 
 def learnt(e: Transfer) -> Classifier:
-    """The classifier that experiment `e`, one of the first three schemes, ends with, in eval mode.
+    """The classifier that experiment `e` ends with, in eval mode.
 
-    Raises ValueError as `balanced_draw` does.
+    Raises ValueError for a logistic scheme, and as `balanced_draw` does.
     """
-    config = replace(e.encoder, seed=e.draw % 3)
+    if e.scheme not in SCHEMES[:3]:
+        raise ValueError(f"scheme={e.scheme!r} has no network: allowed is one of {', '.join(SCHEMES[:3])}")
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(e.draw)
-        network = Classifier(nn.Identity(), config.latent_dim, e.hidden)  # the same head for every scheme
+        network = Classifier(nn.Identity(), e.encoder.latent_dim, e.hidden)  # the same head for every scheme
         network.head.insert(0, _Noise(e.noise))
-        encoder = _initial_encoder(e, config)
+        encoder = _initial_encoder(e)
         few, size = _labelled(e), 10 * e.labels_per_class
         if e.distortion:
             chance = torch.Generator().manual_seed(e.draw)
@@ -129,11 +133,11 @@ def learnt(e: Transfer) -> Classifier:
 
 def transfer(e: Transfer) -> Outcome:
     """Learn from the drawn labels by the experiment's scheme, and score. Raises as `balanced_draw` does."""
-    config, few = replace(e.encoder, seed=e.draw % 3), _labelled(e)
+    config, few = e.encoder, _labelled(e)
     split = "validation" if e.draw >= TUNING else "test"
     judge = getattr(data.load(), split)
     if e.scheme.startswith("logistic"):
-        return _logistic(e, config, few, split)
+        return _logistic(e, few, split)
     network = learnt(e)
     with one_thread():
         before = None if e.scheme == "from_scratch" else _codes(config, split)
@@ -159,10 +163,10 @@ def _labelled(e: Transfer) -> Split:
     return Split(train.images[drawn], train.labels[drawn])
 
 
-def _initial_encoder(e: Transfer, config: Config) -> nn.Module:
+def _initial_encoder(e: Transfer) -> nn.Module:
     if e.scheme == "from_scratch":
-        return build(replace(config, seed=TUNING + e.draw)).encoder.eval()
-    return trained(config, progress=False).network.encoder
+        return build(replace(e.encoder, seed=TUNING + e.draw)).encoder.eval()
+    return trained(e.encoder, progress=False).network.encoder
 
 
 def _fix_norm(module: nn.Module) -> None:
@@ -173,13 +177,13 @@ def _fix_norm(module: nn.Module) -> None:
             layer.train = lambda mode=True, layer=layer: layer
 
 
-def _logistic(e: Transfer, config: Config, few: Split, split: str) -> Outcome:
+def _logistic(e: Transfer, few: Split, split: str) -> Outcome:
     judge = getattr(data.load(), split)
     if e.scheme == "logistic_code":
-        encoder = trained(config, progress=False).network.encoder
-        x, seen = measures.apply(encoder, few.images).numpy(), _codes(config, split).numpy()
+        encoder = trained(e.encoder, progress=False).network.encoder
+        x, seen = measures.apply(encoder, few.images).numpy(), _codes(e.encoder, split).numpy()
     elif e.scheme == "logistic_pca":
-        pca = _pca(config.latent_dim)
+        pca = _pca(e.encoder.latent_dim)
         x, seen = (pca.transform(part.images.flatten(1).numpy()) for part in (few, judge))
     else:
         x, seen = (part.images.flatten(1).numpy() for part in (few, judge))
@@ -203,9 +207,10 @@ def transfer_all(experiments: Iterable[Transfer], progress: bool = True) -> dict
     path = checkpoints.folder(data.load().name) / "transfer.json"
     kept = _kept(path)
     missing = [e for e in experiments if _key(e) not in kept]
+    trained_all({e.encoder for e in missing if e.scheme in USE_ENCODER}, progress=progress)
     try:
-        for key, outcome in in_parallel(_transfer_by_key, missing, progress=progress, unit="experiment"):
-            kept[key] = [round(value, 6) for value in outcome]
+        for e, outcome in in_parallel(transfer, missing, progress=progress, unit="experiment"):
+            kept[_key(e)] = [round(value, 6) for value in outcome]
             if len(kept) % 50 == 0:
                 _keep(path, kept)
     finally:
@@ -230,6 +235,7 @@ def _kept(path: Path) -> dict[str, list[float]]:
 
 
 def _keep(path: Path, kept: dict[str, list[float]]) -> None:
+    kept = _kept(path) | kept  # with what another process has found meanwhile
     rows = ",\n".join(f"{json.dumps(key)}: {json.dumps(values)}" for key, values in sorted(kept.items()))
     seal = f'"sha256": "{checkpoints.digest({}, kept)}"'
     # A line an experiment, for small diffs.
@@ -239,7 +245,3 @@ def _keep(path: Path, kept: dict[str, list[float]]) -> None:
 def _key(e: Transfer) -> str:
     fields = {name: value for name, value in asdict(e).items() if name not in ("scheme", "encoder")}
     return f"{e.scheme}({', '.join(f'{name}={value}' for name, value in fields.items())}) of {e.encoder.name}"
-
-
-def _transfer_by_key(e: Transfer) -> tuple[str, Outcome]:
-    return _key(e), transfer(e)

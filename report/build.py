@@ -135,17 +135,21 @@ def result_table(results):
 
 def refresh():
     """The committed results, README table and PDF from a run on MNIST that has just rewritten notebooks/."""
-    results = collected()
+    try:
+        results = collected()
+    except ValueError as error:
+        raise BuildError(str(error)) from None
     if results["dataset"] != "MNIST":
         raise BuildError(
             f"the run was on {results['dataset'] or 'nothing'}: only MNIST's results are committed"
         )
+    pdf = build_pdf(ROOT / "notebooks")  # first, since it may fail
     write(REPORT / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     before, after = readme.split(TABLE_START)[0], readme.split(TABLE_END)[1]
     table = f"{TABLE_START}\n{result_table(results)}\n{TABLE_END}"
     write(ROOT / "README.md", (before + table + after).encode())
-    write(REPORT / "ex2.pdf", build_pdf(ROOT / "notebooks"))
+    write(REPORT / "ex2.pdf", pdf)
 
 
 def main(argv=None):

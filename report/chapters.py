@@ -10,7 +10,6 @@ import nbformat
 from PIL import Image
 
 MARKDOWN = "commonmark_x-emoji-subscript-superscript"  # nearest to Jupyter's dialect
-IMAGES = {"image/png": "png", "image/jpeg": "jpg"}
 VIEW = "application/vnd.jupyter.widget-view+json"
 CODE_IN_ANSWER = re.compile(r"([^.!?\n]*:)?\s*\n+(`{3,}).*?\2", re.DOTALL)  # with the words that announce it
 
@@ -35,16 +34,14 @@ def read_notebooks(folder):
     """The executed notebooks of a folder, in order: [(file name, notebook)]."""
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
-        raise BuildError(f"no notebook in {folder}: run `python report/run.py` first, or give --notebooks")
+        raise BuildError(f"no notebook in {folder}: run `make` first, or give --notebooks")
     books = [(path.name, nbformat.read(path, as_version=4)) for path in paths]
     for name, nb in books:
         for cell in nb.cells:
             if cell.cell_type != "code" or not cell.source.strip():
                 continue
             if not cell.execution_count:
-                raise BuildError(
-                    f"{name}: cell '{cell.id}' was not executed: run `python report/run.py` first"
-                )
+                raise BuildError(f"{name}: cell '{cell.id}' was not executed: run `make` first")
             if any(out.output_type == "error" for out in cell.outputs):
                 raise BuildError(f"{name}: cell '{cell.id}' ended in an error")
     return books
@@ -75,8 +72,6 @@ def display_math(latex):
 def slim(picture):
     """The same pixels on white paper in fewer bytes: no transparency, and no colour where all is grey."""
     image = Image.open(io.BytesIO(picture))
-    if image.format != "PNG":
-        return picture
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     if image.mode == "RGB" and len({band.tobytes() for band in image.split()}) == 1:
@@ -91,15 +86,14 @@ def output_parts(cell, stem, folder):
     parts = []
     for n, out in enumerate(cell.outputs):
         data = out.get("data", {})
-        image = next((mime for mime in IMAGES if mime in data), None)
         if out.output_type == "stream":
             if out.name == "stdout" and out.text.strip():
                 parts.append(("text", fenced(out.text, "{.output}")))
         elif VIEW in data:
             continue  # a widget: the static figure beside it stands for it
-        elif image:
-            file = f"{stem}-{cell.id}-{n}.{IMAGES[image]}"
-            (folder / file).write_bytes(slim(base64.b64decode(data[image])))
+        elif "image/png" in data:
+            file = f"{stem}-{cell.id}-{n}.png"
+            (folder / file).write_bytes(slim(base64.b64decode(data["image/png"])))
             width, alt = cell.metadata.get("width", "auto"), cell.metadata.get("caption", "")
             options = f"width: {width}, alt: {quoted(alt)}"
             parts.append(

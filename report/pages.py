@@ -25,7 +25,9 @@ class Page(HTMLExporter):
     """nbconvert's page, with formulas as MathML: they need no script and no network."""
 
     def __init__(self, texts):
-        super().__init__()
+        super().__init__(
+            html_manager_semver_range="1.0.15"
+        )  # the scripts of the sliders, from their public server
         cut, options = "ENDOFCELL", ["--mathml", "--wrap=preserve"]
         joined = f"\n\n{cut}\n\n".join(texts)  # one call of pandoc for all cells
         pages = pypandoc.convert_text(joined, "html5", MARKDOWN, options, verify_format=False)

@@ -108,6 +108,9 @@ def main(argv=None):
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     os.environ.pop("MPLBACKEND", None)  # an inherited backend would hide every figure
     targets = {path: path if options.in_place else options.output / path.name for path in notebooks}
+    if not options.notebooks and not options.in_place:
+        for path in set(options.output.glob("*.ipynb")) - set(targets.values()):
+            path.unlink()  # of a notebook that is gone or has another name now
     try:
         asyncio.run(execute_all(targets, options.jobs, options.timeout))
     except Failed as failure:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mnistae import data, measures, sliders
 from mnistae.networks import AutoEncoder
-from mnistae.training import Config, build, check_ranges, trained
+from mnistae.training import Config, build, check_ranges, trained, trained_all
 from mnistae.transfer import SCHEMES, Transfer
 
 numbers = st.one_of(
@@ -88,6 +88,7 @@ TAKERS = {
     "pca_yardstick": lambda x: measures.pca_yardstick(GOOD, x, (1,)),
     "nearest_mse, images": lambda x: measures.nearest_mse(x, GOOD),
     "nearest_mse, reference": lambda x: measures.nearest_mse(GOOD, x),
+    "confidence": lambda x: measures.confidence(torch.nn.Flatten(), x),
 }
 
 
@@ -124,6 +125,7 @@ def test_one_image_is_enough(taker):
         (lambda: measures.interpolate(GOOD, GOOD, torch.tensor([2.0])), "from 0 to 1"),
         (lambda: data.balanced_draw(torch.arange(10), 2, 0), "ask for at most 1"),
         (lambda: trained(Config(), device="abacus"), "device='abacus' cannot be used"),
+        (lambda: trained_all([Config()], device="abacus"), "device='abacus' cannot be used"),
         (lambda: Transfer("guess", Config(), 1, 0), f"allowed is one of {SCHEMES[0]}"),
         (lambda: Transfer("frozen", Config(task="classify"), 1, 0), "allowed is the Config of an auto"),
         (lambda: sliders.alpha_slider({}), "pairs is empty: allowed"),

@@ -176,10 +176,27 @@ def test_nearest_mse_is_the_least_over_all_references():
     assert measures.nearest_mse(reference[:3], reference).max() < 1e-6
 
 
+def lambda_module(answer):
+    """A network that gives this answer whatever it is shown."""
+    network = torch.nn.Identity()
+    network.forward = lambda x: answer[: len(x)]
+    return network
+
+
+def test_measuring_neither_mixes_images_nor_changes_the_network():
+    network = torch.nn.BatchNorm2d(1)  # in training mode, as it is made
+    images = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    together, alone = measures.apply(network, images), measures.apply(network, images[:1])
+    assert torch.equal(together[:1], alone)
+    assert network.running_mean == 0
+
+
 def test_confidence_and_accuracy():
     logits = torch.tensor([[4.0] + [0.0] * 9, [0.0] * 10])
     assert measures.accuracy(torch.nn.Identity(), logits, torch.tensor([0, 5])) == 0.5
-    assert measures.confidence(torch.nn.Identity(), logits)[1] == pytest.approx(0.1)
+    said = measures.confidence(lambda_module(logits), torch.zeros(2, 1, 28, 28))
+    assert said[1] == pytest.approx(0.1)
+    assert said[0] == pytest.approx(math.exp(4) / (math.exp(4) + 9))
 
 
 def test_accuracy_counts_each_image():

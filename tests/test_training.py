@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -68,16 +69,24 @@ def test_training_learns_and_is_kept(small_data):
 
 
 def test_one_config_gives_one_network_bit_for_bit(small_data):
-    one, two = build(TINY), build(TINY)
-    for network, threads in ((one, 1), (two, 2)):
+    networks = []
+    for threads in (1, 2):
         torch.rand(threads)  # the state of the global generator must not matter
         torch.set_num_threads(threads)
-        training._train(network, TINY, "cpu", False)
+        networks.append(training._train(TINY, "cpu", False)[0])
         assert torch.get_num_threads() == threads
-    assert torch.equal(weights(one), weights(two))
-    other = build(replace(TINY, seed=1))
-    training._train(other, replace(TINY, seed=1), "cpu", False)
-    assert not torch.equal(weights(one), weights(other))
+    assert torch.equal(weights(networks[0]), weights(networks[1]))
+    other, _ = training._train(replace(TINY, seed=1), "cpu", False)
+    assert not torch.equal(weights(networks[0]), weights(other))
+
+
+def test_threads_of_one_process_take_turns(small_data):
+    """As a cluster's workers with several threads would: random state and thread count are the process's."""
+    configs = [replace(TINY, seed=seed) for seed in range(6)]
+    alone = [training._train(config, "cpu", False)[0] for config in configs]
+    with ThreadPoolExecutor(3) as pool:
+        together = [run[0] for run in pool.map(lambda config: training._train(config, "cpu", False), configs)]
+    assert all(torch.equal(weights(a), weights(b)) for a, b in zip(alone, together, strict=True))
 
 
 ENGINES = """
@@ -147,10 +156,14 @@ def test_divergence_raises_and_is_not_saved(small_data):
     assert not checkpoints.folder("MNIST").exists()
 
 
-def test_collapse_raises_and_is_not_saved(small_data, monkeypatch):
-    monkeypatch.setattr(training, "fit", lambda *a, **k: [{"train": 0.3, "validation": 0.3}])
-    with pytest.raises(TrainingError, match=r"collapsed: validation error 0\.3000, while the mean image"):
-        trained(TINY, progress=False)
+@pytest.mark.parametrize(
+    ("task", "error", "words"),
+    [("reconstruct", 0.3, "the mean image has 0"), ("classify", 2.31, "a guess among ten has 2.3026")],
+)
+def test_collapse_raises_and_is_not_saved(small_data, monkeypatch, task, error, words):
+    monkeypatch.setattr(training, "fit", lambda *a, **k: [{"train": error, "validation": error}])
+    with pytest.raises(TrainingError, match=f"collapsed: validation error {error:.4f}, while {words}"):
+        trained(replace(TINY, task=task), progress=False)
     assert not checkpoints.folder("MNIST").exists()
 
 

@@ -12,7 +12,11 @@ FROZEN = Transfer("frozen", ENCODER, labels_per_class=3, draw=0, steps=30)
 
 
 @pytest.fixture
-def encoder(small_data):
+def encoder(small_data, monkeypatch):
+    # In this process: others would neither know of the small data nor of where its networks go.
+    monkeypatch.setattr(
+        transfer, "in_parallel", lambda job, items, **_: ((item, job(item)) for item in items)
+    )
     transfer._codes.cache_clear()
     transfer._pca.cache_clear()
     return trained(ENCODER, progress=False).network.encoder
@@ -75,12 +79,13 @@ def test_tuning_draws_never_see_test_images(encoder, small_data, monkeypatch):
 def test_impossible_experiments_say_what_is_allowed(encoder):
     with pytest.raises(ValueError, match="scheme='sideways': allowed is one of frozen, fine_tuned"):
         replace(FROZEN, scheme="sideways")
+    with pytest.raises(ValueError, match="scheme='logistic_pca' has no network: allowed is one of frozen"):
+        transfer.learnt(replace(FROZEN, scheme="logistic_pca"))
     with pytest.raises(ValueError, match=r"only 40 images of digit 0.*at most 40"):
         transfer.transfer(replace(FROZEN, labels_per_class=41))
 
 
 def test_outcomes_are_kept_and_only_missing_ones_run(encoder, monkeypatch):
-    monkeypatch.setattr(transfer, "in_parallel", lambda job, items, **_: map(job, items))
     experiments = [replace(FROZEN, draw=draw) for draw in (0, 1)]
     first = transfer_all(experiments[:1], progress=False)
     monkeypatch.setattr(
@@ -102,3 +107,18 @@ def test_a_damaged_table_is_named_with_its_cure(encoder, before, after):
     path.write_text(path.read_text().replace(before, after, 1) if before else after)
     with pytest.raises(checkpoints.CheckpointError, match=r"transfer\.json is damaged.*Delete it"):
         transfer_all([FROZEN], progress=False)
+
+
+def test_what_two_processes_find_is_all_kept(encoder):
+    path = checkpoints.folder("MNIST") / "transfer.json"
+    transfer._keep(path, {"mine": [1.0, 1.0, 0.0]})
+    transfer._keep(path, {"yours": [0.5, 1.0, 0.0]})  # who began before mine was written
+    assert set(transfer._kept(path)) == {"mine", "yours"}
+
+
+def test_encoders_are_asked_for_before_many_processes_would_each_train_them(encoder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(transfer, "trained_all", lambda configs, progress: asked.extend(configs))
+    monkeypatch.setattr(transfer, "transfer", lambda e: transfer.Outcome(1, 1, 0))
+    transfer_all([replace(FROZEN, scheme=scheme) for scheme in transfer.SCHEMES[2:]], progress=False)
+    assert asked == [ENCODER], "for the logistic regression on its codes"
