@@ -64,11 +64,6 @@ def quoted(text):
     return json.dumps(" ".join(text.split()), ensure_ascii=False)
 
 
-def display_math(latex):
-    r"""A formula that sympy shows, `$\displaystyle x$`, as a displayed one."""
-    return f"$$ {latex.replace(chr(92) + 'displaystyle', '').strip('$ ')} $$"
-
-
 def slim(picture):
     """The same pixels on white paper in fewer bytes: no transparency, and no colour where all is grey."""
     image = Image.open(io.BytesIO(picture))
@@ -99,8 +94,6 @@ def output_parts(cell, stem, folder):
             parts.append(
                 ("figure", fenced(f"#align(center, picture({quoted(file)}, {options}))", "{=typst}"))
             )
-        elif "text/latex" in data:
-            parts.append(("markdown", display_math(data["text/latex"])))
         elif "text/markdown" in data:
             text = data["text/markdown"]
             parts.append(("table" if text.lstrip().startswith("|") else "markdown", text))

@@ -14,21 +14,8 @@ local function numeric(cell)
   return text == "" or text == "NaN" or text:gsub(minus, "-"):match("^[-+]?[%d.,]+[%d.,%%eE±× +-]*$") ~= nil
 end
 
--- pandas puts the name of the index in a header row of its own: join it with the row of the columns' names.
-local function join_header(rows)
-  if #rows ~= 2 or #rows[1].cells ~= #rows[2].cells then return end
-  for column, cell in ipairs(rows[1].cells) do
-    if #cell.contents > 0 and #rows[2].cells[column].contents > 0 then return end
-  end
-  for column, cell in ipairs(rows[1].cells) do
-    if #cell.contents == 0 then cell.contents = rows[2].cells[column].contents end
-  end
-  rows:remove(2)
-end
-
 -- Numbers to the right, words to the left, and a true minus sign.
 local function align(tbl)
-  join_header(tbl.head.rows)
   for column, spec in ipairs(tbl.colspecs) do
     local all = true
     for _, body in ipairs(tbl.bodies) do

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pypandoc
-from chapters import MARKDOWN, display_math, read_chapter, read_notebooks
+from chapters import MARKDOWN, read_chapter, read_notebooks
 from jinja2 import pass_context
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_output
@@ -39,7 +39,7 @@ class Page(HTMLExporter):
 
 
 def texts_of(nb, captions):
-    """All Markdown of a notebook, after captions and formulas were put in as Markdown outputs."""
+    """All Markdown of a notebook, after captions were put in as Markdown outputs."""
     texts = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
     for cell in nb.cells:
         outputs = cell.get("outputs", [])
@@ -47,8 +47,6 @@ def texts_of(nb, captions):
             text = "**{} {}:** {}".format(*captions[cell.id], cell.metadata.caption)
             outputs.append(new_output("display_data", {"text/markdown": text}))
         for data in (out.data for out in outputs if "data" in out):
-            if "text/latex" in data:
-                data["text/markdown"] = display_math(data.pop("text/latex"))
             if "text/markdown" in data:
                 texts.append(data["text/markdown"])
     return list(dict.fromkeys(texts))
