@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
+
+# scikit-learn is imported where it is needed: it takes longer to load than all the rest of the package.
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def reconstruction_mse(autoencoder: nn.Module, images: Tensor) -> float:
     return mse(apply(autoencoder, images), images)
 
 
-def pca(images: Tensor, latent_dim: int) -> PCA:
+def pca(images: Tensor, latent_dim: int):
     """scikit-learn's PCA of images, the best linear code of that size. images: (N, 1, 28, 28) in [0, 1].
 
     Raises as `mse` does, and ValueError for a size below 1 or too large for the images.
@@ -57,6 +57,8 @@ def pca(images: Tensor, latent_dim: int) -> PCA:
     largest = min(len(images) - 1, images[0].numel())
     if not 1 <= latent_dim <= largest:
         raise ValueError(f"latent_dim={latent_dim}: allowed is 1 to {largest} for {len(images)} images")
+    from sklearn.decomposition import PCA
+
     return PCA(latent_dim, svd_solver="covariance_eigh").fit(images.flatten(1).numpy())
 
 
@@ -155,6 +157,8 @@ def intrinsic_dimension(points: Tensor) -> float:
     """
     if len(points) < 3:
         raise ValueError(f"{len(points)} points: allowed are at least 3, so that each has two neighbours")
+    from sklearn.neighbors import NearestNeighbors
+
     distance, _ = NearestNeighbors(n_neighbors=3).fit(points).kneighbors(points)
     distance = torch.as_tensor(distance)
     ratios = (distance[:, 2] / distance[:, 1].clamp_min(1e-12)).log().sort().values

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from mnistae import checkpoints, data, measures
@@ -187,6 +186,8 @@ def _logistic(e: Transfer, few: Split, split: str) -> Outcome:
         x, seen = (pca.transform(part.images.flatten(1).numpy()) for part in (few, judge))
     else:
         x, seen = (part.images.flatten(1).numpy() for part in (few, judge))
+    from sklearn.linear_model import LogisticRegression  # as late as in measures
+
     spread = x.std(0).mean()  # one scale for all coordinates, so that one penalty fits codes and pixels
     model = LogisticRegression(C=1 / e.penalty, max_iter=2_000).fit(x / spread, few.labels)
     return Outcome(model.score(seen / spread, judge.labels), model.score(x / spread, few.labels), 0.0)
