@@ -158,3 +158,20 @@ def test_the_parts_of_the_dead_are_swept_up_and_those_of_the_living_are_not(tmp_
 def test_the_stand_in_s_networks_live_apart():
     assert checkpoints.folder("MNIST") == ROOT / "checkpoints"
     assert checkpoints.folder(STAND_IN) == ROOT / "report" / "build" / "stand-in"
+
+
+def test_the_living_are_asked_and_not_signalled(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(checkpoints.os, "kill", lambda process, signal: sent.append(signal))
+    (tmp_path / f".x.{checkpoints.platform.node()}.1.part").touch()
+    atomic_write(tmp_path / "file", b"content")
+    assert sent == [0]
+
+
+def test_the_error_is_that_of_opening_not_of_tidying_up(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError("not here")
+
+    monkeypatch.setattr(checkpoints.Path, "open", refused)
+    with pytest.raises(PermissionError, match="not here"):
+        atomic_write(tmp_path / "file", b"content")
