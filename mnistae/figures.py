@@ -63,6 +63,7 @@ def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), size: fl
         len(rows),
         count,
         squeeze=False,
+        layout="constrained",
         figsize=(names + count * size, len(rows) * size + 0.15),
     )
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)

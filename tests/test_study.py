@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from mnistae import checkpoints, data, study
-from mnistae.training import trained, trained_all
+from mnistae import checkpoints, data, study, training
+from mnistae.training import Config, trained, trained_all
 from mnistae.transfer import SCHEMES, _key, transfer
 
 HOME = checkpoints.folder("MNIST")
@@ -59,3 +59,22 @@ def test_every_scheme_is_tuned_with_equal_effort():
         for e in draws
         for name in study.RANGES
     )
+
+
+def test_the_plan_comes_first_and_a_second_call_has_none(small_data, monkeypatch, capsys):
+    tiny = Config(channels=(4, 8), latent_dim=3, batch_size=16, epochs=3, images=400)
+    monkeypatch.setattr(study, "CANDIDATES", {0.05: tiny})
+    monkeypatch.setattr(study, "everything", lambda: [tiny])
+    monkeypatch.setattr(study, "SCHEMES", ("frozen",))
+    asked = []
+    monkeypatch.setattr(study, "transfer_all", lambda experiments: asked.extend(experiments))
+    monkeypatch.setattr(study, "tuned", lambda scheme: {})
+    monkeypatch.setattr(
+        training, "in_parallel", lambda job, items, *rest, **_: ((item, job(item, *rest)) for item in items)
+    )
+    study.main()
+    assert "3 networks to train, about 0 minutes on" in capsys.readouterr().out
+    assert len(list(checkpoints.folder("MNIST").iterdir())) == 3
+    assert len(asked) == (len(study.TRANSFER_DIMS) + 1) * len(study.LABELS_PER_CLASS) * len(study.DRAWS)
+    study.main()
+    assert capsys.readouterr().out == ""
