@@ -157,8 +157,14 @@ def main() -> None:
     """Print the plan, then train what is missing."""
     home = checkpoints.folder(data.load().name)
     configs = everything()
-    later = seeded(next(iter(CANDIDATES.values())))[1:]  # stand for the further seeds of the best candidate
-    missing = [c for c in [*configs, *later] if not (home / f"{c.name}.safetensors").exists()]
+
+    def lacking(wanted: list[Config]) -> list[Config]:
+        return [config for config in wanted if not (home / f"{config.name}.safetensors").exists()]
+
+    # Until the best candidate can be told, the first stands for it: its further seeds take as long.
+    undecided = lacking(list(CANDIDATES.values()))
+    best = next(iter(CANDIDATES.values())) if undecided else best_candidate()
+    missing = lacking([*configs, *seeded(best)[1:]])
     if missing:
         workers = joblib.cpu_count()
         minutes = _seconds(missing) / workers / 60

@@ -1,6 +1,7 @@
 """The committed study is whole, and what is stored is what the code gives."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,3 +79,8 @@ def test_the_plan_comes_first_and_a_second_call_has_none(small_data, monkeypatch
     assert len(asked) == (len(study.TRANSFER_DIMS) + 1) * len(study.LABELS_PER_CLASS) * len(study.DRAWS)
     study.main()
     assert capsys.readouterr().out == ""
+    monkeypatch.setattr(study, "CANDIDATES", {0.1: replace(tiny, seed=9), 0.05: tiny})
+    trained(replace(tiny, seed=9), progress=False)
+    monkeypatch.setattr(study, "best_candidate", lambda: tiny)
+    study.main()
+    assert capsys.readouterr().out == "", "the seeds of the candidate that was chosen are there"
