@@ -132,14 +132,14 @@ def learnt(e: Transfer) -> Classifier:
 
 def transfer(e: Transfer) -> Outcome:
     """Learn from the drawn labels by the experiment's scheme, and score. Raises as `balanced_draw` does."""
-    config, few = e.encoder, _labelled(e)
+    few = _labelled(e)
     split = "validation" if e.draw >= TUNING else "test"
     judge = getattr(data.load(), split)
     if e.scheme.startswith("logistic"):
         return _logistic(e, few, split)
     network = learnt(e)
     with one_thread():
-        before = None if e.scheme == "from_scratch" else _codes(config, split)
+        before = None if e.scheme == "from_scratch" else _codes(e.encoder, split)
         after = before
         if e.scheme != "frozen":
             after = measures.apply(network.encoder, judge.images)
