@@ -39,7 +39,7 @@ def mse(x_hat: Tensor, x: Tensor) -> float:
     _check_images(x_hat, x)
     if x_hat.shape != x.shape:
         raise ValueError(f"shapes {tuple(x_hat.shape)} and {tuple(x.shape)}: allowed are equal ones")
-    return ((x_hat - x).double() ** 2).mean().item()
+    return (x_hat - x).square().mean(dtype=torch.float64).item()
 
 
 def reconstruction_mse(autoencoder: nn.Module, images: Tensor) -> float:

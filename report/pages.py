@@ -26,8 +26,9 @@ class Page(HTMLExporter):
 
     def __init__(self, texts):
         super().__init__(
-            html_manager_semver_range="1.0.15"
-        )  # the scripts of the sliders, from their public server
+            html_manager_semver_range="1.0.15",  # the scripts of the sliders, from their public server
+            raw_template="{% extends 'index.html.j2' %}{% block html_head_js_mathjax %}{% endblock %}",
+        )
         cut, options = "ENDOFCELL", ["--mathml", "--wrap=preserve"]
         joined = f"\n\n{cut}\n\n".join(texts)  # one call of pandoc for all cells
         pages = pypandoc.convert_text(joined, "html5", MARKDOWN, options, verify_format=False)

@@ -43,7 +43,6 @@ SLIDER, EXPLORER = (f".widget-vbox:has({part})" for part in (".widget-play", "in
 ERROR = '.jp-OutputArea-output:has-text("Traceback (most recent call last)")'
 BAD_D = 7  # a d that no network of the study has
 HARMLESS = (  # in the address of a console error
-    "mathjax",  # nbconvert's page asks for it; formulas are MathML and need none
     ".woff",  # the icons of the play button, which stand on the widget scripts' server only
     ".ttf",
 )
