@@ -169,8 +169,13 @@ def main() -> None:
     missing = lacking([*configs, *seeded(best)[1:]])
     if missing:
         workers = joblib.cpu_count()
-        minutes = _seconds(missing) / workers / 60
-        print(f"{len(missing)} networks to train, about {minutes:.0f} minutes on {workers} cores", flush=True)
+        minutes = _seconds(missing) / 60
+        longest = minutes * max(map(cost, missing)) / sum(map(cost, missing))
+        print(
+            f"{len(missing)} networks to train, about {minutes / workers:.0f} minutes on {workers} cores; "
+            f"the longest, {longest:.0f} minutes each, come first",
+            flush=True,
+        )
     trained_all(configs)
     trained_all(seeded(best_candidate()))
     for scheme in SCHEMES:

@@ -388,7 +388,13 @@ def in_parallel(
     layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
     done = 0
     try:
-        with tqdm(total=sum(map(cost, items)), disable=not progress, leave=False, bar_format=layout) as bar:
+        with tqdm(
+            desc=f"0 of {len(items)} {unit}s",
+            total=sum(map(cost, items)),
+            disable=not progress,
+            leave=False,
+            bar_format=layout,
+        ) as bar:
             for done, (index, result) in enumerate(results, 1):
                 bar.set_description(f"{done} of {len(items)} {unit}s", refresh=False)
                 bar.update(cost(items[index]))
