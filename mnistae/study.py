@@ -40,8 +40,9 @@ ARCHITECTURES = {
 
 # Chapter 2: independent judges of digits, which never see a reconstruction while they learn. Ten, because
 # on images unlike any digit, such as blended ones, they disagree more than auto-encoders do.
-JUDGE = replace(BASE, task="classify", latent_dim=64, epochs=4, distortion=1.0)
-JUDGES = [replace(JUDGE, seed=seed) for seed in range(10)]
+JUDGES = [
+    replace(BASE, task="classify", latent_dim=64, epochs=4, distortion=1.0, seed=seed) for seed in range(10)
+]
 
 # What each part of the recipe brings, after one epoch; chosen on validation images.
 SHORT = replace(BASE, epochs=1)
