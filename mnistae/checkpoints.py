@@ -4,15 +4,18 @@ import hashlib
 import json
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mnistae.data import ROOT, STAND_IN
+from mnistae import data
+from mnistae.config import Config
 
 Weights = dict[str, Tensor]
 
@@ -22,62 +25,77 @@ class CheckpointError(RuntimeError):
 
 
 def folder(dataset: str) -> Path:
-    """Where networks trained on this dataset live: the stand-in's stay apart, and out of git."""
-    return ROOT / "report" / "build" / "stand-in" if dataset == STAND_IN else ROOT / "checkpoints"
+    """Where what was trained on this data set lives: what comes of the embedded sample stays out of git."""
+    return data.ROOT / ("report/build/sample" if dataset == data.SAMPLE else "checkpoints")
 
 
-def digest(weights: Weights, about: dict[str, Any]) -> str:
-    """SHA-256 of tensors, names, dtypes and shapes included, and of what is known about them (JSON)."""
-    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, tensor in weights.items():
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.contiguous().numpy().tobytes())
-    return sha.hexdigest()
+def path(config: Config) -> Path:
+    """A config's file, there already or not. On the embedded sample, networks trained on MNIST serve too."""
+    of_mnist = folder("MNIST") / f"{config.name}.safetensors"
+    return of_mnist if of_mnist.exists() else folder(data.load().name) / of_mnist.name
 
 
-def packed(weights: Weights, about: dict[str, Any]) -> bytes:
-    """Weights and what is known about them (JSON), as the content of one safetensors file."""
+def packed(config: Config, weights: Weights, about: dict[str, Any]) -> bytes:
+    """The content of a checkpoint: weights, the config and its data set, and what else is known of them."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
-    sealed = json.dumps({"about": about, "sha256": digest(weights, about)}, sort_keys=True)
-    return save(weights, {"mnistae": sealed})  # one key: safetensors shuffles several
+    about = {"config": _identity(config, data.load().name), **about}
+    sealed = {"about": about, "sha256": _digest(weights, about)}
+    return save(weights, {"mnistae": json.dumps(sealed, sort_keys=True)})  # one key: it shuffles several
 
 
-def read(path: Path, config: dict[str, Any], like: Weights) -> tuple[Weights, dict[str, Any]]:
-    """The weights and the `about` of a file, if it is whole and holds exactly this config.
+def read(config: Config, like: Weights) -> tuple[Weights, dict[str, Any]]:
+    """The weights of a config's file, and what is known about them.
 
-    config: what `about["config"]` must equal. like: the names, shapes and dtypes that the network expects.
-    Raises CheckpointError, naming file and cure, for a file that is damaged, foreign, old or not finite.
+    like: the names, shapes and dtypes that the network expects. Raises CheckpointError, naming file and cure,
+    for a file that is damaged or not finite, or holds another network.
     """
-    path = Path(path)
+    file = path(config)
     try:
-        with safe_open(path, framework="pt") as file:  # never a pickle
-            sealed = json.loads((file.metadata() or {})["mnistae"])
-            weights = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        with safe_open(file, framework="pt") as content:  # never a pickle
+            sealed = json.loads((content.metadata() or {})["mnistae"])
+            weights = {name: content.get_tensor(name) for name in sorted(content.keys())}
         about, stored = sealed["about"], sealed["about"]["config"]
-        if sealed["sha256"] != digest(weights, about):
-            raise CheckpointError(_cure(path, "its checksum does not match: some byte has changed"))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(_cure(path, f"it is no readable checkpoint ({error})")) from error
-    if stored != config:
-        differing = sorted(key for key in {*stored, *config} if stored.get(key) != config.get(key))
-        raise CheckpointError(_cure(path, f"it holds another config (differing: {', '.join(differing)})"))
-    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in like.items()}
-    if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != expected:
-        raise CheckpointError(_cure(path, "its tensors do not fit the network that its config describes"))
-    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
-        raise CheckpointError(_cure(path, "it holds weights that are not finite"))
+        expected = _identity(config, "MNIST" if file.parent == folder("MNIST") else data.SAMPLE)
+        differing = sorted(key for key in {*stored, *expected} if stored.get(key) != expected.get(key))
+        if sealed["sha256"] != _digest(weights, about):
+            raise ValueError("its checksum does not match")
+        if differing:
+            raise ValueError(f"it holds another config (differing: {', '.join(differing)})")
+        if _shapes(weights) != _shapes(like):
+            raise ValueError("its tensors do not fit the network that its config describes")
+        if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+            raise ValueError("it holds weights that are not finite")
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        cure = "Delete the file and run again: only this network is trained anew."
+        raise CheckpointError(f"{file} is no checkpoint of this network: {error}. {cure}") from error
     return weights, about
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill, finds it whole or not at all. Raises OSError.
+def _identity(config: Config, dataset: str) -> dict[str, Any]:
+    values = {**asdict(config), "channels": list(config.channels), "dataset": dataset}
+    # Older files know nothing of the two youngest fields, which were 0 for them.
+    return {key: value for key, value in values.items() if value or key not in ("noise", "kl_weight")}
 
-    What a killed process of this machine left half-written in the folder is removed.
-    """
+
+def _shapes(weights: Weights) -> dict[str, tuple]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
+
+
+def _digest(weights: Weights, about: dict[str, Any]) -> str:
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in weights.items():
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a kill, finds it whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # What killed processes of this machine left half-written in the folder is removed.
     for left in path.parent.glob(f".*.{platform.node()}.*.part"):
         process = left.name.split(".")[-2]
-        if process.isdecimal() and not _alive(int(process)):
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
             left.unlink(missing_ok=True)
     part = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
@@ -86,20 +104,5 @@ def atomic_write(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    finally:
         part.unlink(missing_ok=True)
-        raise
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 asks, and does nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
-
-
-def _cure(path: Path, fault: str) -> str:
-    return f"{path}: {fault}. Delete the file and run again: only this network is trained anew."

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def apply(module: nn.Module, inputs: Tensor) -> Tensor:
+def infer(module: nn.Module, inputs: Tensor) -> Tensor:
     """module(inputs) in eval mode, in batches of 500, without gradients. (N, ...) -> (N, ...)."""
     module.eval()  # or batch norm would mix the images of a batch, and remember them
     return torch.cat([module(batch) for batch in inputs.split(500)])
@@ -23,9 +24,7 @@ def _check_images(*batches: Tensor) -> None:
             kind = getattr(images, "dtype", type(images).__name__)
             raise TypeError(f"images are {kind}: allowed are tensors of floating-point numbers from 0 to 1")
         if images.ndim != 4 or images.shape[1] != 1 or images.numel() == 0:
-            raise ValueError(
-                f"images of shape {tuple(images.shape)}: allowed is (N, 1, 28, 28), N at least 1"
-            )
+            raise ValueError(f"images of shape {tuple(images.shape)}: allowed is (N, 1, 28, 28), N from 1")
         low, high = images.aminmax()
         if not (low > -1e-6 and high < 1 + 1e-6):  # room for rounding; false for NaN as well
             raise ValueError(f"pixels from {low:g} to {high:g}: allowed is 0 to 1 (divide bytes by 255)")
@@ -34,7 +33,7 @@ def _check_images(*batches: Tensor) -> None:
 def mse(x_hat: Tensor, x: Tensor) -> float:
     """Mean squared error per pixel over all N images. x_hat, x: (N, 1, 28, 28), pixels in [0, 1].
 
-    Raises TypeError or ValueError, naming what is allowed, for anything else; so do all that take images.
+    Raises TypeError or ValueError, naming what is allowed, for others; so do all that take images.
     """
     _check_images(x_hat, x)
     if x_hat.shape != x.shape:
@@ -44,15 +43,12 @@ def mse(x_hat: Tensor, x: Tensor) -> float:
 
 def reconstruction_mse(autoencoder: nn.Module, images: Tensor) -> float:
     """`mse` between images and their reconstructions. images: (N, 1, 28, 28) in [0, 1]."""
-    _check_images(images)
-    return mse(apply(autoencoder, images), images)
+    _check_images(images)  # before a network is shown them
+    return mse(infer(autoencoder, images), images)
 
 
-def pca(images: Tensor, latent_dim: int):
-    """scikit-learn's PCA of images, the best linear code of that size. images: (N, 1, 28, 28) in [0, 1].
-
-    Raises as `mse` does, and ValueError for a size below 1 or too large for the images.
-    """
+def pca(images: Tensor, latent_dim: int) -> Any:
+    """scikit-learn's PCA of images (N, 1, 28, 28). Raises as `mse` does, and ValueError for a wrong size."""
     _check_images(images)
     largest = min(len(images) - 1, images[0].numel())
     if not 1 <= latent_dim <= largest:
@@ -88,9 +84,9 @@ def _checked_codes(z: Tensor) -> np.ndarray:
 
 
 def alive(z: Tensor) -> np.ndarray:
-    """Which coordinates vary at all over the images: (N, d) -> (d,) bool. The others are dead.
+    """Which coordinates vary over the images: (N, d) -> (d,) bool. The others are dead.
 
-    A coordinate is dead if its standard deviation is below a millionth of its largest magnitude: what float32
+    That is, with a standard deviation of less than a millionth of their largest magnitude: what float32
     leaves of a constant. Raises ValueError unless N and d are at least 2 and all codes finite.
     """
     codes = _checked_codes(z)
@@ -100,7 +96,7 @@ def alive(z: Tensor) -> np.ndarray:
 def correlations(z: Tensor) -> np.ndarray:
     """Pearson correlations between the live coordinates of codes: (N, d) -> (live, live), in [-1, 1].
 
-    Raises ValueError as `alive` does, and if fewer than two coordinates are alive.
+    Raises ValueError as `alive` does, and for fewer than two live coordinates.
     """
     codes = _checked_codes(z)[:, alive(z)]
     if codes.shape[1] < 2:
@@ -109,13 +105,13 @@ def correlations(z: Tensor) -> np.ndarray:
 
 
 def correlation_summary(z: Tensor) -> dict[str, float]:
-    """Single numbers for the redundancy of codes z: (N, d), over live coordinates.
+    """Single numbers for the redundancy of codes z: (N, d), over live coordinates; `dead` counts the others.
 
     mean_abs_r, rms_r: of the d(d-1)/2 pairs, 0 for independent coordinates, 1 for copies.
     effective_rank_fraction: participation ratio of the eigenvalues of R over d; 1 for uncorrelated
     coordinates, 1/d for copies of one (Gao et al., 2017). total_correlation_per_dim: -½ ln det R / d in
-    nats, the redundancy of Gaussian codes with this R; infinite for copies (Watanabe, 1960). dead: number of
-    constant coordinates, left out of all the others. Raises ValueError as `correlations` does.
+    nats, the redundancy of Gaussian codes with this R; infinite for copies (Watanabe, 1960).
+    Raises ValueError as `correlations` does.
     """
     r = correlations(z)
     d = len(r)
@@ -151,9 +147,9 @@ def chance_level(n: int, d: int) -> dict[str, float]:
 def intrinsic_dimension(points: Tensor) -> float:
     """Two-nearest-neighbours estimate of the dimension of the set the points lie on. points: (N, D), N > 2.
 
-    Maximum likelihood of the Pareto law that the ratio of second to first neighbour distance follows, of the
-    lower 90 % of the ratios. Raises ValueError for fewer points or NaN. Source: Facco et al., "Estimating
-    the intrinsic dimension of datasets by a minimal neighborhood information", 2017.
+    By maximum likelihood of the Pareto law that ratios of second to first distance follow, of the lower 90 %
+    of them. Raises ValueError for fewer points or NaN. Source: Facco et al., "Estimating the intrinsic
+    dimension of datasets by a minimal neighborhood information", 2017.
     """
     if len(points) < 3:
         raise ValueError(f"{len(points)} points: allowed are at least 3, so that each has two neighbours")
@@ -181,10 +177,10 @@ def interpolate(z1: Tensor, z2: Tensor, alphas: Tensor) -> Tensor:
     return alphas * z1 + (1 - alphas) * z2
 
 
-def confidence(classifier: nn.Module, images: Tensor) -> Tensor:
-    """The classifier's largest class probability for each image: (N, 1, 28, 28) -> (N,) in [0.1, 1]."""
+def confidence(classifier: nn.Module, images: Tensor) -> float:
+    """Mean over images (N, 1, 28, 28) of the classifier's largest class probability, from 0.1 to 1."""
     _check_images(images)
-    return apply(classifier, images).softmax(1).amax(1)
+    return infer(classifier, images).softmax(1).amax(1).mean().item()
 
 
 def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -194,7 +190,7 @@ def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
     """
     if not len(images) == len(labels) > 0:
         raise ValueError(f"{len(images)} images and {len(labels)} labels: allowed are equal numbers from 1")
-    return (apply(classifier, images).argmax(1) == labels).double().mean().item()
+    return (infer(classifier, images).argmax(1) == labels).double().mean().item()
 
 
 def nearest_mse(images: Tensor, reference: Tensor) -> Tensor:

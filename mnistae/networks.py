@@ -1,38 +1,18 @@
-"""Encoder, Decoder and what is built of them, from one list of widths.
+"""Encoder, Decoder and what is built of them, from one list of widths; `Config` says what is allowed.
 
 The exercise's symbols: E is `encoder`, D is `decoder`, d is `latent_dim`; z = E(x) and x_hat = D(z).
 """
 
-from torch import Tensor, nn
+from itertools import pairwise
+from typing import Any
 
-IMAGE_SIZE = 28
+import torch
+from torch import Tensor, nn
 
 
 def spatial_sizes(depth: int) -> list[int]:
-    """Side lengths from the image down: 28, 14, 7, 4, 2, 1 pixels; each strided layer halves, rounding up."""
-    sizes = [IMAGE_SIZE]
-    for _ in range(depth):
-        sizes.append((sizes[-1] + 1) // 2)
-    return sizes
-
-
-def check_architecture(latent_dim: int, channels: tuple[int, ...], kernel_size: int) -> None:
-    """Raise ValueError or TypeError, naming value and range, for a network that cannot be built."""
-    if not all(type(n) is int for n in (latent_dim, kernel_size, *channels)):
-        raise TypeError(f"{latent_dim=}, {channels=}, {kernel_size=}: allowed are whole numbers")
-    if not 1 <= latent_dim <= IMAGE_SIZE**2:
-        raise ValueError(f"{latent_dim=}: allowed is 1 to {IMAGE_SIZE**2}, the number of pixels")
-    if not 1 <= len(channels) <= 5:
-        raise ValueError(
-            f"channels={channels} asks for {len(channels)} strided layers: allowed is 1 to 5, "
-            f"since {IMAGE_SIZE} pixels halve to 1 in five steps"
-        )
-    if not all(1 <= width <= 4096 for width in channels):
-        raise ValueError(f"{channels=}: allowed are widths from 1 to 4096")
-    if kernel_size not in (3, 5, 7, 9):
-        raise ValueError(
-            f"{kernel_size=}: allowed is 3, 5, 7 or 9 (odd, so that layers halve the size exactly)"
-        )
+    """Side lengths in pixels, from the image down: each strided layer halves, rounding up."""
+    return [28, 14, 7, 4, 2, 1][: depth + 1]
 
 
 def _normalised(width: int) -> list[nn.Module]:
@@ -41,15 +21,11 @@ def _normalised(width: int) -> list[nn.Module]:
 
 
 class Encoder(nn.Sequential):
-    """E: strided convolutions, then one linear map to a code without spatial structure or activation.
-
-    (N, 1, 28, 28) pixels in [0, 1] -> (N, latent_dim).
-    """
+    """E: strided convolutions, then a linear map to the code. (N, 1, 28, 28) in [0, 1] -> (N, latent_dim)."""
 
     def __init__(self, latent_dim: int, channels: tuple[int, ...], kernel_size: int):
-        check_architecture(latent_dim, channels, kernel_size)
         layers: list[nn.Module] = []
-        for width_in, width in zip((1, *channels), channels, strict=False):  # 28x28 -> 14x14 -> 7x7 -> 4x4
+        for width_in, width in pairwise((1, *channels)):  # 28x28 -> 14x14 -> 7x7 -> 4x4
             convolution = nn.Conv2d(width_in, width, kernel_size, 2, kernel_size // 2, bias=False)
             layers += [convolution, *_normalised(width)]
         features = channels[-1] * spatial_sizes(len(channels))[-1] ** 2
@@ -57,38 +33,71 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Sequential):
-    """D: the encoder's mirror image, with transposed convolutions and a final sigmoid.
-
-    (N, latent_dim) -> (N, 1, 28, 28) pixels in [0, 1].
-    """
+    """D: the encoder's mirror image, then a sigmoid. (N, latent_dim) -> (N, 1, 28, 28) in [0, 1]."""
 
     def __init__(self, latent_dim: int, channels: tuple[int, ...], kernel_size: int):
-        check_architecture(latent_dim, channels, kernel_size)
-        sizes = spatial_sizes(len(channels))[::-1]  # 4x4 -> 7x7 -> 14x14 -> 28x28
-        widths = (*channels[::-1], 1)
-        layers: list[nn.Module] = [
-            nn.Linear(latent_dim, widths[0] * sizes[0] ** 2),
-            nn.Unflatten(1, (widths[0], sizes[0], sizes[0])),
-        ]
-        for i in range(len(channels)):
-            odd = 2 * sizes[i] - sizes[i + 1]  # 4x4 -> 7x7 needs one pixel less than 7x7 -> 14x14
-            layers += [
-                *_normalised(widths[i]),
-                nn.ConvTranspose2d(
-                    widths[i], widths[i + 1], kernel_size, 2, kernel_size // 2, output_padding=1 - odd
-                ),
-            ]
+        sizes, widths = spatial_sizes(len(channels))[::-1], channels[::-1]  # 4x4 -> 7x7 -> 14x14 -> 28x28
+        first = nn.Linear(latent_dim, widths[0] * sizes[0] ** 2)
+        layers: list[Any] = [first, nn.Unflatten(1, (widths[0], sizes[0], sizes[0]))]
+        for (size, size_out), (width, width_out) in zip(pairwise(sizes), pairwise((*widths, 1)), strict=True):
+            more = size_out - 2 * size + 1  # 7x7 -> 14x14 needs one pixel more than 4x4 -> 7x7
+            layers += _normalised(width)
+            layers += [nn.ConvTranspose2d(width, width_out, kernel_size, 2, kernel_size // 2, more)]
         nn.init.constant_(layers[-1].bias, -2.0)  # start from dark images, as digits are: sigmoid(-2) = 0.12
         super().__init__(*layers, nn.Sigmoid())
 
 
-class AutoEncoder(nn.Module):
-    """x_hat = D(E(x)): (N, 1, 28, 28) -> (N, 1, 28, 28) through (N, latent_dim)."""
+class Noise(nn.Module):
+    """Gaussian noise on codes (N, d) while training, in units of each coordinate's own spread in the batch.
 
-    def __init__(self, latent_dim: int, channels: tuple[int, ...], kernel_size: int):
+    So one strength fits every encoder and every d, and a code that merely grows gains nothing.
+    """
+
+    def __init__(self, strength: float):
         super().__init__()
-        self.encoder = Encoder(latent_dim, channels, kernel_size)
+        self.strength = strength
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z + self.strength * z.detach().std(0) * torch.randn_like(z) if self.training else z
+
+
+class Cloud(nn.Module):
+    """A variational code: means and log variances (N, 2d) -> (N, d), drawn while training, else the means.
+
+    kl: divergence of the last batch's clouds from the standard normal, in nats (Kingma, Welling, 2014).
+    """
+
+    kl: Tensor
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        mean, log_variance = statistics.chunk(2, dim=1)
+        if not self.training:
+            return mean
+        self.kl = (mean.square() + log_variance.exp() - log_variance - 1).sum(1).mean() / 2
+        return mean + (log_variance / 2).exp() * torch.randn_like(mean)
+
+
+class AutoEncoder(nn.Module):
+    """x_hat = D(E(x)): (N, 1, 28, 28) -> (N, 1, 28, 28) through (N, latent_dim).
+
+    noise: strength of `Noise` on the code; variational: the encoder ends in a `Cloud`.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        channels: tuple[int, ...],
+        kernel_size: int,
+        noise: float = 0,
+        variational: bool = False,
+    ):
+        super().__init__()
+        self.encoder = Encoder(2 * latent_dim if variational else latent_dim, channels, kernel_size)
         self.decoder = Decoder(latent_dim, channels, kernel_size)
+        if variational:
+            self.encoder.append(Cloud())
+        if noise:
+            self.encoder.append(Noise(noise))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.encoder(x))
@@ -102,7 +111,7 @@ class Classifier(nn.Module):
 
     def __init__(self, encoder: nn.Module, latent_dim: int, hidden: int):
         super().__init__()
-        self.encoder = encoder
+        self.encoder: nn.Module = encoder
         self.head = nn.Sequential(nn.Linear(latent_dim, hidden), nn.SiLU(), nn.Linear(hidden, 10))
 
     def forward(self, x: Tensor) -> Tensor:

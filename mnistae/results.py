@@ -1,10 +1,14 @@
-"""Claims that are checked where they are made, and numbers on their way to the report."""
+"""Tidy tables, claims that are checked where they are made, and numbers on their way to the report."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from IPython.display import Markdown, display
 
 from mnistae import data
@@ -13,47 +17,86 @@ from mnistae.checkpoints import atomic_write
 FOLDER = data.ROOT / "report" / "build" / "results"
 
 
-def claim(sentence: str, holds: bool, about_mnist: bool = True) -> None:
-    """Show a sentence that the cell has just proved; on the stand-in, one about MNIST goes unchecked.
+def announce(loaded: data.Data) -> None:
+    """Say which images a chapter works on, to its readers and in the output's metadata to the report."""
+    sizes = "{:,} training, {:,} validation and {:,} test images".format(*(len(s.labels) for s in loaded[:3]))
+    text = f"Data: {loaded.name}, {sizes}."
+    if loaded.name != "MNIST":
+        text = (
+            f"**NOT RESULTS.** Data: the {loaded.name} of MNIST's *training* images, {sizes}. The committed "
+            f"networks have seen these images while they learnt, so all errors are training errors, and "
+            f"what the text says of numbers need not hold. With MNIST at hand, this notebook gives results."
+        )
+    display(Markdown(text), metadata={"mnistae": {"data": loaded.name}})
 
-    Raises AssertionError if the sentence does not hold.
+
+def table(results: Mapping[Any, Any], **measured: Callable[[Any], Any]) -> pd.DataFrame:
+    """A tidy table: one row an experiment, with its fields, its result's, and what each function says of it.
+
+    results: experiment (a dataclass) -> result (a named tuple), as of `trained_all` and `transfer_all`.
+    """
+
+    def row(experiment: Any, result: Any) -> dict[str, Any]:
+        known = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
+        return known | result._asdict() | {name: measure(result) for name, measure in measured.items()}
+
+    return pd.DataFrame(row(*pair) for pair in results.items())
+
+
+def mean_sd(values: Sequence[float] | pd.Series, digits: int = 4) -> str:
+    """ "mean ± sd" over seeds or draws (sample standard deviation), for tables and sentences."""
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def falls(frame: pd.DataFrame, y: str, by: str) -> bool:
+    """Whether y falls at every step of `by`, by more than the spread: each group wholly below the last."""
+    return all(max(after) < min(before) for before, after in pairwise(v for _, v in frame.groupby(by)[y]))
+
+
+def claim(sentence: str, holds: bool, about_mnist: bool = True) -> None:
+    """Show a sentence that the cell has just proved; AssertionError if it does not hold.
+
+    One about MNIST goes unchecked on the embedded sample.
     """
     if about_mnist and data.load().name != "MNIST":
-        display(Markdown(f"(of MNIST, not checked on the {data.STAND_IN}) {sentence}"))
-        return
-    if not holds:
+        display(Markdown(f"(of MNIST, not checked on the {data.load().name}) {sentence}"))
+    elif holds:
+        display(Markdown(f"✓ {sentence}"))
+    else:
         raise AssertionError(f"does not hold: {sentence}")
-    display(Markdown(f"✓ {sentence}"))
 
 
-def record(chapter: str, values: Any) -> None:
-    """Keep a chapter's headline numbers, rounded to 6 significant digits, with the name of their data.
+def answer(text: str) -> None:
+    """Show an answer to the exercise; on the embedded sample it is marked as none."""
+    mark = "" if data.load().name == "MNIST" else f"(on the {data.load().name}, no result) "
+    display(Markdown(mark + text))
 
-    One file a chapter, since chapters run side by side; `collected` joins them.
+
+def record(chapter: str, values: Any, headlines: Mapping[str, str]) -> None:
+    """Keep a chapter's numbers, rounded to 6 significant digits, in its own file; `collected` joins them.
+
+    headlines: question -> answer, the chapter's rows in the README's table.
     """
-    kept = {"dataset": data.load().name, "values": _rounded(values)}
+    kept = {"dataset": data.load().name, "values": _rounded(values), "headlines": dict(headlines)}
     atomic_write(FOLDER / f"{chapter}.json", (json.dumps(kept, indent=1) + "\n").encode())
 
 
 def collected(folder: Path = FOLDER) -> dict[str, Any]:
-    """All recorded chapters by name, and "dataset". Raises ValueError if they were run on different data."""
+    """All recorded chapters by name, their "headlines", and the "dataset"; ValueError if there are two."""
     chapters = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     datasets = {kept["dataset"] for kept in chapters.values()}
     if len(datasets) > 1:
         raise ValueError(f"{folder} mixes {' and '.join(sorted(datasets))}: run all the notebooks again")
-    return {"dataset": "".join(datasets), **{name: kept["values"] for name, kept in chapters.items()}}
+    headlines = {question: text for kept in chapters.values() for question, text in kept["headlines"].items()}
+    values = {name: kept["values"] for name, kept in chapters.items()}
+    return {"dataset": "".join(datasets), "headlines": headlines, **values}
 
 
 def _rounded(values: Any) -> Any:
-    if isinstance(values, dict):
+    if isinstance(values, Mapping):
         return {str(key): _rounded(value) for key, value in values.items()}
     if isinstance(values, (list, tuple)):
         return [_rounded(value) for value in values]
-    if isinstance(values, float):
-        return float(f"{values:.6g}")
-    return values
-
-
-def mean_sd(values: list[float], digits: int = 4) -> str:
-    """ "mean ± sd" over seeds or draws (sample standard deviation), for tables and sentences."""
-    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+    if isinstance(values, np.generic):
+        return _rounded(values.item())
+    return float(f"{values:.6g}") if isinstance(values, float) else values

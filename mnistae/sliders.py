@@ -1,18 +1,27 @@
 """The α slider: frames made beforehand and switched by the page itself, so that it moves without a kernel."""
 
 import base64
+import html
 import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ipywidgets as widgets
 import torch
 from PIL import Image
 from torch import Tensor
 
+if not hasattr(widgets, "Stack"):
+    version = f"ipywidgets {widgets.__version__} cannot show the sliders: they need 8 or later"
+    raise ImportError(f"{version} (pip install 'ipywidgets>=8', or use the environment of `make`)")
+
 TILE = 112  # pixels of the page for 28 of the image
+_STEP = 128  # from tile to tile
 STEPS = 21
 ALPHAS = torch.linspace(0, 1, STEPS)  # steps of 0.05; α = 1 shows the first image, α = 0 the second
-_WRAP = {"flex_flow": "row wrap"}  # in a narrow window
+_SHOWN = [f"{alpha:.2f}" for alpha in ALPHAS]
+_SMALL: dict[str, Any] = {"layout": {"width": "190px"}, "style": {"description_width": "initial"}}
+_WRAP = {"flex_flow": "row wrap", "grid_gap": "0 12px"}  # in a narrow window
 _ENDS = "α = 1 shows the first image, α = 0 the second."
 _HELP = f"{_ENDS} Drag, or use the arrow keys; Home and End jump."
 _LIVE = f"{_ENDS} Another image or another d needs a running kernel."
@@ -27,11 +36,11 @@ def png(images: Tensor) -> bytes:
     return content.getvalue()
 
 
-def _picture(images: Tensor) -> str:
+def _picture(images: Tensor, alt: str) -> str:
     # A data: address and decoding="sync", or else each step would show a blank frame first.
     source = base64.b64encode(png(images)).decode()
-    size = f'width="{len(images) * TILE * 32 // 28}" height="{TILE}"'
-    return f'<img class="mnistae-frame" {size} decoding="sync" src="data:image/png;base64,{source}">'
+    look = f'width="{len(images) * _STEP}" height="{TILE}" alt="{html.escape(alt)}"'
+    return f'<img class="mnistae-frame" {look} decoding="sync" src="data:image/png;base64,{source}">'
 
 
 def _stack(pictures: Sequence[str]) -> widgets.Stack:
@@ -43,28 +52,14 @@ def _stack(pictures: Sequence[str]) -> widgets.Stack:
 def _captions(names: Sequence[str]) -> widgets.HTML:
     # As wide as the frame below and shrinking with it, so that each name stays above its tile.
     look = "image-rendering:pixelated;display:block;max-width:100%;height:auto"
-    cells = "".join(f'<span style="flex:1;text-align:center">{name}</span>' for name in names)
-    width = f"max-width:{len(names) * TILE * 32 // 28}px"
-    names_row = f'<div class="mnistae-names" style="display:flex;{width}">{cells}</div>'
-    return widgets.HTML(f"<style>.mnistae-frame{{{look}}}</style>{names_row}")
-
-
-def _small(width: str = "190px") -> dict:
-    return {
-        "layout": {"width": width, "margin": "2px 12px 2px 2px"},
-        "style": {"description_width": "initial"},
-    }
+    cells = "".join(f'<span style="flex:1;text-align:center">{html.escape(name)}</span>' for name in names)
+    row = f'<div class="mnistae-names" style="display:flex;max-width:{len(names) * _STEP}px">{cells}</div>'
+    return widgets.HTML(f"<style>.mnistae-frame{{{look}}}</style>{row}")
 
 
 def _slider() -> widgets.SelectionSlider:
-    return widgets.SelectionSlider(
-        options=[f"{alpha:.2f}" for alpha in ALPHAS],
-        index=STEPS // 2,
-        description="α",
-        tooltip=_HELP,
-        continuous_update=True,
-        **_small("440px"),
-    )
+    look = _SMALL | {"layout": {"width": "440px"}}
+    return widgets.SelectionSlider(options=_SHOWN, index=STEPS // 2, description="α", tooltip=_HELP, **look)
 
 
 def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
@@ -76,16 +71,14 @@ def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
     if not pairs:
         raise ValueError("pairs is empty: allowed is at least one pair of images")
     slider, play = _slider(), widgets.Play(min=0, max=STEPS - 1, value=STEPS // 2, interval=150)
-    tip = "the two digits, first → second"
-    chooser = widgets.Dropdown(options=list(pairs), description="pair", tooltip=tip, **_small())
+    chooser = widgets.Dropdown(options=list(pairs), description="pair", tooltip="first → second", **_SMALL)
     stacks = []
     for name, methods in pairs.items():
-        for method, frames in methods.items():
-            if len(frames) != STEPS:
-                raise ValueError(
-                    f"{name}, {method}: {len(frames)} frames; allowed are {STEPS}, one for each α"
-                )
-        stacks.append(_stack([_picture(torch.stack(sheet)) for sheet in zip(*methods.values(), strict=True)]))
+        if wrong := {method: len(frames) for method, frames in methods.items() if len(frames) != STEPS}:
+            raise ValueError(f"{name} has {wrong} frames: allowed are {STEPS}, one for each α")
+        words = f"{name} by {', '.join(methods)}"
+        sheets = zip(_SHOWN, *methods.values(), strict=True)
+        stacks.append(_stack([_picture(torch.stack(sheet), f"{words}: α = {a}") for a, *sheet in sheets]))
         widgets.jslink((slider, "index"), (stacks[-1], "selected_index"))
     widgets.jslink((play, "value"), (slider, "index"))
     album = widgets.Stack(stacks, selected_index=0)
@@ -105,41 +98,33 @@ def explorer(
     """Any two images and any d of the study, with a live kernel: one batch of frames a choice.
 
     images: (N, 1, 28, 28); labels: (N,). frames: d -> function of two images (1, 28, 28) that returns their
-    (21, 1, 28, 28) frames. A choice out of range is answered by a message in place; the picture stays.
+    (21, 1, 28, 28) frames. The boxes keep to what there is. Raises ValueError for a choice that there is not.
     """
-    slider, message = _slider(), widgets.HTML()
-    stack = _stack([""] * STEPS)
+    last, latent_dim = len(images) - 1, latent_dim or min(frames)
+    if latent_dim not in frames or not {first, second} <= {*range(last + 1)}:
+        allowed = f"allowed are images 0 to {last} and d in {sorted(frames)}"
+        raise ValueError(f"first={first}, second={second}, latent_dim={latent_dim}: {allowed}")
+    slider, message, stack = _slider(), widgets.HTML(), _stack([""] * STEPS)
     widgets.jslink((slider, "index"), (stack, "selected_index"))
-    tips = [f"test image 0 to {len(images) - 1}, shown at α = {end}" for end in (1, 0)]
-    entries = zip(
-        ("first", "second", "d"),
-        (first, second, latent_dim or min(frames)),
-        (*tips, f"one of {sorted(frames)}"),
-        strict=True,
-    )
-    chosen = [widgets.IntText(v, description=name, tooltip=tip, **_small()) for name, v, tip in entries]
+    boxes = [
+        widgets.BoundedIntText(n, 0, last, description=name, tooltip=f"test image 0 to {last}", **_SMALL)
+        for name, n in (("first", first), ("second", second))
+    ]
+    chooser = widgets.Dropdown(options=list(frames), value=latent_dim, description="d", **_SMALL)
 
-    def show(_change=None) -> None:
-        i, j, d = (box.value for box in chosen)
-        for index in (i, j):
-            if not 0 <= index < len(images):
-                message.value = f"<b>There is no test image {index}: choose 0 to {len(images) - 1}.</b>"
-                return
-        if d not in frames:
-            message.value = (
-                f"<b>There is no network with d = {d}: choose one of {', '.join(map(str, frames))}.</b>"
-            )
-            return
+    def show(_change: object = None) -> None:
+        i, j, d = boxes[0].value, boxes[1].value, chooser.value
         alphas = ALPHAS.view(-1, 1, 1, 1)
         blends = alphas * images[i] + (1 - alphas) * images[j]
         sheets = list(zip(frames[d](images[i], images[j]), blends, strict=True))
+        words = f"digit {labels[i]} (image {i}) → digit {labels[j]} (image {j}), d = {d}"
         for n in sorted(range(STEPS), key=lambda n: abs(n - slider.index)):  # the one on screen first
-            stack.children[n].value = _picture(torch.stack(sheets[n]))
-        message.value = f"digit {labels[i]} (image {i}) → digit {labels[j]} (image {j}), d = {d}"
+            stack.children[n].value = _picture(torch.stack(sheets[n]), f"{words}: α = {_SHOWN[n]}")
+        message.value = words
 
-    for box in chosen:
+    for box in (*boxes, chooser):
         box.observe(show, "value")
     show()
     captions = _captions(["latent space", "pixel blending"])
-    controls = widgets.HBox(chosen, layout=_WRAP)
+    controls = widgets.HBox([*boxes, chooser], layout=_WRAP)
     return widgets.VBox([controls, slider, message, captions, stack, widgets.HTML(_LIVE)])

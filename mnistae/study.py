@@ -4,85 +4,110 @@
 """
 
 import random
-import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
-import joblib
+from mnistae.config import Config, Scheme, Transfer
+from mnistae.training import trained_all
+from mnistae.transfer import SCHEMES, YARDSTICKS, transfer_all
 
-from mnistae import checkpoints, data
-from mnistae.training import Config, build, cost, fit, one_thread, optimizer_for, reconstruct, trained_all
-from mnistae.transfer import SCHEMES, TUNING, Transfer, transfer_all
-
+Setting = dict[str, Any]
 SEEDS = (0, 1, 2)
 LATENT_DIMS = (2, 4, 8, 10, 16, 32, 64)
 BASE = Config()
 
 
-def seeded(config: Config) -> list[Config]:
-    """The same experiment under each seed of the study."""
-    return [replace(config, seed=seed) for seed in SEEDS]
+def seeded(*configs: Config) -> list[Config]:
+    """Each experiment under each seed of the study."""
+    return [replace(config, seed=seed) for config in configs for seed in SEEDS]
 
 
-BY_LATENT_DIM = {d: seeded(replace(BASE, latent_dim=d)) for d in LATENT_DIMS}
+SIZES = seeded(*(replace(BASE, latent_dim=d) for d in LATENT_DIMS))
 
 # Chapter 1 (ii), all at d = 10: depth; width and kernel at three layers.
 THREE = replace(BASE, channels=(8, 32, 64))
 ARCHITECTURES = {
-    "1 layer": seeded(replace(BASE, channels=(8,))),
-    "2 layers": seeded(replace(BASE, channels=(8, 32))),
-    "3 layers": seeded(THREE),
-    "4 layers (base)": seeded(BASE),
-    "5 layers": seeded(replace(BASE, channels=(8, 32, 64, 88, 128))),
-    "3 layers, width ×½": seeded(replace(THREE, channels=(4, 16, 32))),
-    "3 layers, width ×2": seeded(replace(THREE, channels=(16, 64, 128))),
-    "3 layers, kernel 5": seeded(replace(THREE, kernel_size=5)),
+    "1 layer": replace(BASE, channels=(8,)),
+    "2 layers": replace(BASE, channels=(8, 32)),
+    "3 layers": THREE,
+    "4 layers (base)": BASE,
+    "5 layers": replace(BASE, channels=(8, 32, 64, 88, 128)),
+    "3 layers, width ×½": replace(THREE, channels=(4, 16, 32)),
+    "3 layers, width ×2": replace(THREE, channels=(16, 64, 128)),
+    "3 layers, kernel 5": replace(THREE, kernel_size=5),
 }
-
-# Chapter 2: independent judges of digits, which never see a reconstruction while they learn. Ten, because
-# on images unlike any digit, such as blended ones, they disagree more than auto-encoders do.
-JUDGES = [
-    replace(BASE, task="classify", latent_dim=64, epochs=4, distortion=1.0, seed=seed) for seed in range(10)
-]
 
 # What each part of the recipe brings, after one epoch; chosen on validation images.
 SHORT = replace(BASE, epochs=1)
 RECIPES = {
-    "as in the study": seeded(SHORT),
-    "AdamW for Muon": seeded(replace(SHORT, optimizer="adamw", learning_rate=0.008)),
-    "batches of 128": seeded(replace(SHORT, batch_size=128)),
-    "no weight decay": seeded(replace(SHORT, weight_decay=0.0)),
-    "distorted images": seeded(replace(SHORT, distortion=1.0)),
+    "as in the study": SHORT,
+    "AdamW for Muon": replace(SHORT, optimizer="adamw", learning_rate=0.008),
+    "batches of 128": replace(SHORT, batch_size=128),
+    "no weight decay": replace(SHORT, weight_decay=0.0),
+    "distorted images": replace(SHORT, distortion=1.0),
 }
 STARTS = [replace(SHORT, images=6_400, seed=seed) for seed in range(20)]  # does any seed collapse?
 
 # Chapter 1 (iii): wider and longer; how much weight decay that takes is decided on validation images.
 WIDE = replace(BASE, channels=(16, 64, 128, 176), epochs=18)
-CANDIDATES = {decay: replace(WIDE, weight_decay=decay) for decay in (0.025, 0.05)}
+CANDIDATES = [replace(WIDE, weight_decay=decay) for decay in (0.025, 0.05)]
+LONG_PLANE = seeded(replace(BASE, latent_dim=2, epochs=18))  # d = 2, trained as long as the best network
 
+# Chapter 2: independent judges of digits, which never see a reconstruction while they learn. Ten, because
+# on images unlike any digit, such as blended ones, they disagree more than auto-encoders do.
+JUDGE = replace(BASE, task="classify", latent_dim=64, epochs=4, distortion=1.0)
+JUDGES = [replace(JUDGE, seed=seed) for seed in range(10)]
+
+# Chapter 2: would a regularised code close the holes? At d = 64 in several strengths, at d = 10 as control.
+REGULARISED = seeded(
+    *(replace(BASE, latent_dim=64, noise=noise) for noise in (0.25, 0.5, 1.0)),
+    *(replace(BASE, latent_dim=64, kl_weight=weight) for weight in (3e-5, 1e-4, 3e-4, 1e-3)),
+    replace(BASE, noise=0.5),
+    replace(BASE, kl_weight=1e-4),
+)
 
 # Chapter 4: three encoders, four numbers of labels, the same draws and heads for every scheme.
 TRANSFER_DIMS = (4, 10, 64)
 LABELS_PER_CLASS = (1, 2, 5, 10)
 DRAWS = range(21)  # seven for each seed of the encoder
 
-# Equal effort: 20 settings drawn from the same ranges for each scheme, tried on 6 draws of their own.
-RANGES = {
-    "hidden": (32, 64, 128, 256),
-    "steps": (50, 100, 200),
-    "head_rate": (0.003, 0.01, 0.03),
-    "encoder_rate": (0.0001, 0.0003, 0.001, 0.003),
-    "weight_decay": (0.01, 0.1, 1.0),
-    "noise": (0.0, 0.3, 0.6, 0.9),
-    "distortion": (0.0, 1.0, 2.0, 3.0),
-    "fixed_norm": (True, False),
-    "penalty": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+# Equal effort: as many settings for each scheme and number of labels, out of the same ranges, on the same
+# draws. Logarithmic ranges, but for those that begin at 0.
+RANGES: dict[str, tuple[float, float]] = {
+    "hidden": (16, 1_024),
+    "steps": (50, 400),  # no more: with the rates as wide, they would only cost time
+    "head_rate": (1e-4, 0.1),
+    "encoder_rate": (3e-5, 0.03),
+    "weight_decay": (1e-3, 10),
+    "noise": (0, 1.5),
+    "distortion": (0.3, 8),
+    "fixed_norm": (0, 1),
+    "penalty": (1e-3, 1e3),
 }
+MLP = ("hidden", "steps", "head_rate", "weight_decay", "noise", "distortion")
+HEEDED: dict[Scheme, Sequence[str]] = {
+    "frozen": MLP,
+    "fine_tuned": (*MLP, "encoder_rate", "fixed_norm"),
+    "from_scratch": (*MLP, "encoder_rate", "fixed_norm"),
+    **dict.fromkeys(YARDSTICKS, ("penalty",)),  # all that logistic regression has
+}
+TUNING_DRAWS = range(1_000, 1_012)  # of labels that no reported number has seen
 
 
-def settings(count: int = 20) -> list[dict]:
-    """Settings of a Transfer drawn at random from RANGES."""
-    chance = random.Random(0)
-    return [{name: chance.choice(values) for name, values in RANGES.items()} for _ in range(count)]
+def settings(scheme: Scheme, count: int = 48) -> list[Setting]:
+    """Settings drawn at random from RANGES, the same for every scheme, of which each takes what it heeds."""
+    generator = random.Random(0)
+
+    def drawn(name: str) -> float:
+        low, high = RANGES[name]
+        value = low * (high / low) ** generator.random() if low else high * generator.random()
+        return float(f"{value:.2g}")
+
+    kinds: dict[str, Any] = {"hidden": int, "steps": int, "fixed_norm": lambda value: value > 0.5}
+    rows = [{name: drawn(name) for name in RANGES} for _ in range(count)]
+    return [{name: kinds.get(name, float)(row[name]) for name in HEEDED[scheme]} for row in rows]
 
 
 def with_seed(encoder: Config, draw: int) -> Config:
@@ -90,98 +115,69 @@ def with_seed(encoder: Config, draw: int) -> Config:
     return replace(encoder, seed=SEEDS[draw % len(SEEDS)])
 
 
-def search(scheme: str) -> dict[int, list[Transfer]]:
-    """Setting's number -> its tuning experiments, with 50 labels at d = 10, judged on validation images."""
-    draws = range(TUNING, TUNING + 6)
-    return {
-        i: [Transfer(scheme, with_seed(BASE, draw), 5, draw, **setting) for draw in draws]
-        for i, setting in enumerate(settings())
-    }
+def trials(scheme: Scheme, labels_per_class: int, setting: Setting, draws: Sequence[int]) -> list[Transfer]:
+    """One setting's tuning experiments, at d = 10, judged on validation images."""
+    return [
+        Transfer(scheme, with_seed(BASE, draw), labels_per_class, draw, split="validation", **setting)
+        for draw in draws
+    ]
 
 
-def tuned(scheme: str) -> dict:
-    """The setting with the highest mean validation accuracy."""
-    trials = search(scheme)
-    outcomes = transfer_all(experiment for trial in trials.values() for experiment in trial)
-    return settings()[max(trials, key=lambda i: sum(outcomes[e].accuracy for e in trials[i]))]
+@lru_cache
+def search(scheme: Scheme, labels_per_class: int) -> tuple[list[float], Setting]:
+    """The mean validation accuracy of each setting on three draws, and the setting that is kept.
+
+    The best eight are tried on nine more draws; of these the best on all twelve is kept.
+    """
+    tried = settings(scheme)
+
+    def scores(chosen: list[Setting], draws: Sequence[int]) -> list[float]:
+        rows = [trials(scheme, labels_per_class, setting, draws) for setting in chosen]
+        outcomes = transfer_all(experiment for row in rows for experiment in row)
+        return [sum(outcomes[experiment].accuracy for experiment in row) / len(row) for row in rows]
+
+    first = scores(tried, TUNING_DRAWS[:3])
+    order = sorted(range(len(tried)), key=first.__getitem__, reverse=True)
+    finalists = [tried[i] for i in order[:8]]
+    second = scores(finalists, TUNING_DRAWS)
+    return first, finalists[second.index(max(second))]
 
 
-def transfers(scheme: str) -> dict[tuple[int, int], list[Transfer]]:
-    """(latent_dim, labels_per_class) -> one experiment a draw, with the scheme's tuned setting."""
-    setting = tuned(scheme)
-    dims = (BASE.latent_dim,) if scheme in ("from_scratch", "logistic_pixels") else TRANSFER_DIMS  # no code
-    return {
-        (d, k): [
-            Transfer(scheme, with_seed(replace(BASE, latent_dim=d), draw), k, draw, **setting)
-            for draw in DRAWS
-        ]
-        for d in dims
+def transfers(scheme: Scheme, encoders: Sequence[Config] = (), tuned_at: int = 0) -> list[Transfer]:
+    """One experiment a draw, for each encoder and number of labels, with the setting tuned at that number.
+
+    encoders: by default the base network's at each size, or at d = 10 alone where a scheme reads no code.
+    tuned_at: a number of labels per class whose setting serves them all.
+    """
+    dims = (BASE.latent_dim,) if scheme in ("from_scratch", "logistic_pixels") else TRANSFER_DIMS
+    return [
+        Transfer(scheme, with_seed(encoder, draw), k, draw, **search(scheme, tuned_at or k)[1])
+        for encoder in encoders or [replace(BASE, latent_dim=d) for d in dims]
         for k in LABELS_PER_CLASS
-    }
-
-
-def transfers_of_best() -> dict[int, list[Transfer]]:
-    """labels_per_class -> one experiment a draw: the frozen scheme on the encoder of the best network."""
-    setting, best = tuned("frozen"), best_candidate()
-    return {
-        k: [Transfer("frozen", with_seed(best, draw), k, draw, **setting) for draw in DRAWS]
-        for k in LABELS_PER_CLASS
-    }
+        for draw in DRAWS
+    ]
 
 
 def best_candidate() -> Config:
     """The candidate with the lowest validation error."""
-    runs = trained_all(CANDIDATES.values())
+    runs = trained_all(CANDIDATES)
     return min(runs, key=lambda config: runs[config].history[-1]["validation"])
 
 
 def everything() -> list[Config]:
     """All networks of the study, but for those further seeds that await the choice of the best candidate."""
-    lists = [*BY_LATENT_DIM.values(), *ARCHITECTURES.values(), *RECIPES.values(), STARTS, JUDGES]
-    return list(dict.fromkeys([*CANDIDATES.values(), *(config for configs in lists for config in configs)]))
-
-
-def _seconds(configs: list[Config]) -> float:
-    # A few steps of the base network tell how fast this machine is; `cost` tells the rest.
-    trial = replace(BASE, images=1_280, epochs=1)
-    train = data.load().train
-    few = data.Split(*(part[: trial.images] for part in train))
-    real = [replace(config, images=min(config.images, len(train.labels))) for config in configs]
-    network = build(trial)
-    optimizer = optimizer_for(network, trial)
-    with one_thread():
-        for _ in range(2):  # the first warms up
-            start = time.perf_counter()
-            fit(network, few, reconstruct, optimizer, epochs=1, batch_size=trial.batch_size, seed=0)
-    return (time.perf_counter() - start) * sum(map(cost, real)) / cost(trial)
+    named = seeded(*ARCHITECTURES.values(), *RECIPES.values())
+    return list(dict.fromkeys([*CANDIDATES, *LONG_PLANE, *SIZES, *named, *STARTS, *REGULARISED, *JUDGES]))
 
 
 def main() -> None:
-    """Print the plan, then train what is missing."""
-    home = checkpoints.folder(data.load().name)
-    configs = everything()
-
-    def lacking(wanted: list[Config]) -> list[Config]:
-        return [config for config in wanted if not (home / f"{config.name}.safetensors").exists()]
-
-    # Until the best candidate can be told, the first stands for it: its further seeds take as long.
-    undecided = lacking(list(CANDIDATES.values()))
-    best = next(iter(CANDIDATES.values())) if undecided else best_candidate()
-    missing = lacking([*configs, *seeded(best)[1:]])
-    if missing:
-        workers = joblib.cpu_count()
-        minutes = _seconds(missing) / 60
-        longest = minutes * max(map(cost, missing)) / sum(map(cost, missing))
-        print(
-            f"{len(missing)} networks to train, about {minutes / workers:.0f} minutes on {workers} cores; "
-            f"the longest, {longest:.0f} minutes each, come first",
-            flush=True,
-        )
-    trained_all(configs)
+    """Train what is missing, and say how long it takes; a second call has nothing to do."""
+    trained_all(everything())
     trained_all(seeded(best_candidate()))
-    for scheme in SCHEMES:
-        transfer_all(experiment for draws in transfers(scheme).values() for experiment in draws)
-    transfer_all(experiment for draws in transfers_of_best().values() for experiment in draws)
+    for scheme in (*SCHEMES, *YARDSTICKS):
+        transfer_all(transfers(scheme))
+    transfer_all(transfers("frozen", [best_candidate()]))
+    transfer_all([*transfers("frozen", [BASE], tuned_at=5), *transfers("fine_tuned", [BASE], tuned_at=5)])
 
 
 if __name__ == "__main__":

@@ -1,128 +1,49 @@
-"""Config, the one training loop, and trained networks by the dozen."""
+"""The one training loop, and trained networks by the dozen."""
 
-import ctypes
 import math
 import platform
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from pathlib import Path
+from itertools import pairwise
 from typing import NamedTuple
 
 import joblib
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from mnistae import checkpoints, data
-from mnistae.networks import AutoEncoder, Classifier, Encoder, check_architecture, spatial_sizes
+from mnistae.config import Config
+from mnistae.muon import Muon
+from mnistae.networks import AutoEncoder, Classifier, Encoder, spatial_sizes
+from mnistae.parallel import in_parallel, one_thread
 
-JUDGE_HIDDEN = 64  # hidden units of the digit classifier's head
+JUDGE_HIDDEN = 64  # units of the digit classifier's head
 FASTEST = torch.channels_last  # an eighth faster here than the default order of a tensor's numbers
-_ALONE = threading.RLock()
-LIMITS = {
-    "learning_rate": (float, 1e-6, 10),
-    "weight_decay": (float, 0, 10),
-    "batch_size": (int, 2, 60_000),
-    "epochs": (int, 1, 10_000),
-    "distortion": (float, 0, 10),
-    "images": (int, 2, 55_000),
-    "seed": (int, 0, 2**32 - 1),
-}
 
-
-def check_ranges(record, limits: dict[str, tuple[type, float, float]]) -> None:
-    """Raise TypeError or ValueError, naming field, value and range, unless each number lies in its range.
-
-    record: a frozen dataclass. limits: field -> (int or float, least, largest). Fields become of that type,
-    so that 0 and 0.0 are one record.
-    """
-    for name, (kind, low, high) in limits.items():
-        value = getattr(record, name)
-        if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
-            raise TypeError(f"{name}={value!r}: allowed is a number ({kind.__name__}) from {low} to {high}")
-        if not low <= value <= high:
-            raise ValueError(f"{name}={value}: allowed is {low} to {high}")
-        object.__setattr__(record, name, kind(value))
-
-
-@dataclass(frozen=True)
-class Config:
-    """All that decides one network's weights; also its key in tables and its checkpoint's name.
-
-    task: "reconstruct" trains an AutoEncoder on the mean squared error per pixel, "classify" a Classifier
-    on cross-entropy. optimizer: "muon" or "adamw". learning_rate: its peak; weight_decay: per unit of it,
-    on matrices. distortion: of half of each batch, random and affine; 0 is none, 1 is about 3 degrees,
-    3 % and a quarter of a pixel. images: how many training images are used, from the first.
-    Raises ValueError or TypeError, naming field, value and range.
-    """
-
-    latent_dim: int = 10
-    channels: tuple[int, ...] = (8, 32, 64, 88)
-    kernel_size: int = 3
-    task: str = "reconstruct"
-    optimizer: str = "muon"
-    learning_rate: float = 0.03
-    weight_decay: float = 0.05
-    batch_size: int = 64
-    epochs: int = 6
-    distortion: float = 0.0
-    images: int = 55_000
-    seed: int = 0
-
-    def __post_init__(self):
-        if not isinstance(self.channels, (tuple, list)):
-            raise TypeError(f"channels={self.channels!r}: allowed is a tuple of widths such as (16, 32, 64)")
-        object.__setattr__(self, "channels", tuple(self.channels))
-        check_architecture(self.latent_dim, self.channels, self.kernel_size)
-        check_ranges(self, LIMITS)
-        for name, allowed in (("task", ("reconstruct", "classify")), ("optimizer", ("muon", "adamw"))):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(f"{name}={value!r}: allowed is {' or '.join(map(repr, allowed))}")
-
-    @property
-    def name(self) -> str:
-        """Every field, so that no two configs share a file."""
-        widths = "-".join(map(str, self.channels))
-        return (
-            f"{self.task}_d{self.latent_dim}_c{widths}_k{self.kernel_size}_{self.optimizer}{self.learning_rate!r}"
-            f"_w{self.weight_decay!r}_b{self.batch_size}_e{self.epochs}_x{self.distortion!r}_n{self.images}"
-            f"_s{self.seed}"
-        )
-
-
-class Run(NamedTuple):
-    """A trained network in eval mode, and how it came about.
-
-    history: one {"train": loss, "validation": loss} an epoch. cpu_seconds: of training alone,
-    without the looks at validation images.
-    """
-
-    network: nn.Module
-    history: list[dict[str, float]]
-    cpu_seconds: float
+Network = AutoEncoder | Classifier
+Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class TrainingError(RuntimeError):
     """A network that diverged or collapsed; it is not saved."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during parallel work; a notebook shows its message alone."""
+class Run(NamedTuple):
+    """A config's trained network, in eval mode, and how it came about.
 
-    def _render_traceback_(self) -> list[str]:  # IPython asks for it
-        return [str(self)]
+    history: one {"train": loss, "validation": loss} an epoch. cpu_seconds: of training alone.
+    """
 
-
-Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+    config: Config
+    network: Network
+    history: list[dict[str, float]]
+    cpu_seconds: float
 
 
 def reconstruct(network: nn.Module, images: Tensor, _labels: Tensor) -> Tensor:
@@ -133,6 +54,11 @@ def reconstruct(network: nn.Module, images: Tensor, _labels: Tensor) -> Tensor:
 def classify(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the logits, in nats per image."""
     return F.cross_entropy(network(inputs), labels)
+
+
+def variational(kl_weight: float) -> Objective:
+    """The objective of a variational auto-encoder: `reconstruct` plus the weighted divergence of codes."""
+    return lambda network, *batch: reconstruct(network, *batch) + kl_weight * network.encoder[-1].kl
 
 
 def fit(
@@ -147,8 +73,8 @@ def fit(
     distortion: float = 0.0,
     validate: Callable[[], float] | None = None,
     progress: bool = False,
-) -> list[dict[str, float]]:
-    """The one loop: train `network` in place on tensors in memory, and return its history, a row an epoch.
+) -> tuple[list[dict[str, float]], float]:
+    """The one loop: train `network` in place on tensors in memory. Returns its history and CPU seconds.
 
     split.images: (N, ...) whatever the network takes. The learning rates of `optimizer` are peaks: they rise
     over a quarter of the steps and fall to zero along a cosine. Batches are shuffled by `seed` alone.
@@ -159,16 +85,17 @@ def fit(
     rise = 0.25 if steps != 4 else 0.3  # OneCycleLR divides by rise · steps - 1
     peaks = [group["lr"] for group in optimizer.param_groups]
     schedule = OneCycleLR(optimizer, peaks, steps, pct_start=rise, cycle_momentum=False)
-    chance = torch.Generator().manual_seed(seed)
-    history = []
+    generator = torch.Generator().manual_seed(seed)
+    history, seconds = [], 0.0
     for epoch in tqdm(range(epochs), disable=not progress, leave=False, unit="epoch", file=sys.stderr):
+        start = time.process_time()
         network.train()
         total = torch.zeros((), device=inputs.device)
-        for batch in torch.randperm(len(inputs), generator=chance).to(inputs.device).split(batch_size):
+        for batch in torch.randperm(len(inputs), generator=generator).to(inputs.device).split(batch_size):
             images = inputs[batch]
             if distortion:  # half of them: in the end the network is asked about undistorted digits
                 half = len(batch) // 2
-                images = torch.cat([distorted(images[:half], distortion, chance), images[half:]])
+                images = torch.cat([data.distorted(images[:half], distortion, generator), images[half:]])
             loss = objective(network, images, labels[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -176,161 +103,93 @@ def fit(
             schedule.step()
             total += loss.detach() * len(batch)
         row = {"train": total.item() / len(inputs)}
+        seconds += time.process_time() - start
         if not math.isfinite(row["train"]):
             raise TrainingError(f"diverged: the loss of epoch {epoch + 1} is {row['train']}")
         if validate:
             row["validation"] = validate()
         history.append(row)
     network.eval()
-    return history
-
-
-def distorted(images: Tensor, strength: float, chance: torch.Generator) -> Tensor:
-    """Each image under its own random affine map, as `Config` describes. images: (N, 1, 28, 28)."""
-    spread = torch.tensor([[0.03, 0.05, 0.02], [0.05, 0.03, 0.02]]) * strength
-    maps = (torch.eye(2, 3) + torch.randn(len(images), 2, 3, generator=chance) * spread).to(images.device)
-    return F.grid_sample(images, F.affine_grid(maps, images.shape, align_corners=False), align_corners=False)
+    return history, seconds
 
 
 def optimizer_for(network: nn.Module, config: Config) -> Optimizer:
-    """Muon (Jordan et al., 2024) on matrices and kernels with AdamW on vectors, or AdamW on all.
-
-    The library's Muon iterates in bfloat16, whose products run 90 times slower than float32 ones on a
-    processor without bfloat16 units (measured, AVX2); float32 serves all. Three iterations do as well as 5.
-    """
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim == 1]
-    decayed = {"params": matrices, "lr": config.learning_rate, "weight_decay": config.weight_decay}
+    """Muon or AdamW; weight decay on matrices and kernels alone."""
+    rate = config.learning_rate
+    matrices = [weight for weight in network.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in network.parameters() if weight.ndim == 1]
+    decayed = {"params": matrices, "lr": rate, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
-        return torch.optim.AdamW([decayed, {"params": vectors, "weight_decay": 0.0}], lr=config.learning_rate)
-
-    import pytorch_optimizer  # here, since only training needs it and its import takes a while
-    from pytorch_optimizer.optimizer.utils import zero_power_via_newton_schulz_5
-
-    class Muon(pytorch_optimizer.Muon):
-        @staticmethod
-        def _orthogonalize(group, updates):
-            return [zero_power_via_newton_schulz_5(u.flatten(1), 3, dtype=torch.float32) for u in updates]
-
-    rest = {"params": vectors, "lr": config.learning_rate / 4, "weight_decay": 0.0}
-    return Muon([{**decayed, "use_muon": True}, {**rest, "use_muon": False}], foreach=True)
+        return AdamW([decayed, {"params": vectors, "lr": rate, "weight_decay": 0.0}])
+    # Adam takes the vectors, with steps of another measure.
+    return Muon([decayed, {"params": vectors, "lr": rate / 4, "weight_decay": 0.0}])
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch, and one caller at a time, since threads and random state are the process's.
-
-    Sums come out in one order then, so weights do not depend on what runs beside them.
-    """
-    with _ALONE:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        with suppress(OSError, AttributeError):  # glibc alone: keep freed activations, not fault them in anew
-            mallopt = ctypes.CDLL("libc.so.6").mallopt
-            mallopt(-1, 2**30), mallopt(-3, 2**25)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
-def build(config: Config) -> nn.Module:
-    """The network that a config describes, with initial weights drawn from its seed (on the CPU)."""
+def build(config: Config) -> Network:
+    """The network that a config describes, with initial weights drawn from its seed."""
     architecture = (config.latent_dim, config.channels, config.kernel_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.task == "classify":
             return Classifier(Encoder(*architecture), config.latent_dim, JUDGE_HIDDEN)
-        return AutoEncoder(*architecture)
+        return AutoEncoder(*architecture, config.noise, config.kl_weight > 0)
 
 
 def trained(config: Config, device: str = "cpu", progress: bool = True) -> Run:
     """The run of exactly this config: loaded if its checkpoint exists, else trained and saved.
 
-    device: "cpu", "cuda", "mps"; checkpoints serve them all. Raises ValueError for a device that is not here,
-    CheckpointError for a damaged or foreign file, TrainingError if training diverged or collapsed.
+    device: "cpu", "cuda", "mps"; checkpoints serve them all. Raises CheckpointError for a damaged or foreign
+    file, TrainingError if training diverged or collapsed, and as torch does for a device that is not here.
     """
-    _check_device(device)
-    dataset = data.load().name
-    path = _path(config, dataset)
-    if not path.exists():
-        checkpoints.atomic_write(path, _checkpoint(config, dataset, device, progress))
-    network = build(config)
-    weights, about = checkpoints.read(path, _identity(config, dataset), network.state_dict())
-    network.load_state_dict(weights)
-    network.to(device, memory_format=FASTEST).eval().requires_grad_(False)
-    return Run(network, about["history"], about["cpu_seconds"])
+    if not checkpoints.path(config).exists():
+        content = train(config, data.load().name, device, progress)
+        checkpoints.atomic_write(checkpoints.path(config), content)
+    with torch.device("meta"):  # a blueprint: the file brings the weights
+        network = build(config)
+    weights, about = checkpoints.read(config, network.state_dict())
+    network.load_state_dict(weights, assign=True)
+    network.to(device).to(memory_format=FASTEST).eval().requires_grad_(False)
+    return Run(config, network, about["history"], about["cpu_seconds"])
 
 
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        raise ValueError(f"device={device!r} cannot be used ({error}): 'cpu' always can") from None
+def train(config: Config, dataset: str, device: str, progress: bool = False) -> bytes:
+    """Train, and return the content of the checkpoint, so that a worker elsewhere needs no common disk.
 
-
-def _path(config: Config, dataset: str) -> Path:
-    return checkpoints.folder(dataset) / f"{config.name}.safetensors"
-
-
-def _identity(config: Config, dataset: str) -> dict:
-    return {**asdict(config), "channels": list(config.channels), "dataset": dataset}
-
-
-def _checkpoint(config: Config, dataset: str, device: str, progress: bool) -> bytes:
-    """Train, and return the content of the checkpoint, so that a worker elsewhere needs no common disk."""
-    if data.load().name != dataset:
-        raise TrainingError(f"{platform.node()} has {data.load().name}, not {dataset}: see MNISTAE_DATA")
-    network, about = _train(config, device, progress)
-    return checkpoints.packed(network.state_dict(), {"config": _identity(config, dataset), **about})
-
-
-@one_thread()
-def _train(config: Config, device: str, progress: bool) -> tuple[nn.Module, dict]:
-    train, validation, _, _ = data.load()
-    train = data.Split(*(part[: config.images].to(device) for part in train))
+    Raises TrainingError for a network that diverged or collapsed, and for a worker with other data.
+    """
+    images, validation, _, name = data.load()
+    if name != dataset:
+        raise TrainingError(f"{platform.node()} has {name}, not {dataset}: see MNISTAE_DATA")
+    images = data.Split(*(part[: config.images].to(device) for part in images))
     validation = data.Split(*(part.to(device) for part in validation))
-    network = build(config).to(device, memory_format=FASTEST)
-    objective = reconstruct if config.task == "reconstruct" else classify
-    watching = 0.0
-
-    def validate() -> float:
-        nonlocal watching
-        start = time.process_time()
-        loss = _mean_loss(network, validation, objective)
-        watching += time.process_time() - start
-        return loss
-
-    start = time.process_time()
-    history = fit(
-        network,
-        train,
-        objective,
-        optimizer_for(network, config),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        distortion=config.distortion,
-        validate=validate,
-        progress=progress,
-    )
-    seconds = time.process_time() - start - watching
-    error, yardstick, words = history[-1]["validation"], math.log(10), "a guess among ten"
+    measure = reconstruct if config.task == "reconstruct" else classify
+    with one_thread(), torch.random.fork_rng():
+        torch.manual_seed(config.seed)  # for the noise on the code
+        network = build(config).to(device).to(memory_format=FASTEST)
+        history, seconds = fit(
+            network,
+            images,
+            variational(config.kl_weight) if config.kl_weight else measure,
+            optimizer_for(network, config),
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            distortion=config.distortion,
+            validate=lambda: _mean_loss(network, validation, measure),
+            progress=progress,
+        )
+    error, constant = history[-1]["validation"], math.log(10)  # a guess among ten, or the mean image
     if config.task == "reconstruct":
-        mean_image = train.images.mean(0, keepdim=True).expand_as(validation.images)
-        yardstick, words = F.mse_loss(mean_image, validation.images).item(), "the mean image"
-    if not error < yardstick:
+        constant = (validation.images - images.images.mean(0)).square().mean().item()
+    if not error < constant:
         raise TrainingError(
-            f"{config} collapsed: validation error {error:.4f}, while {words} has {yardstick:.4f}. "
+            f"{config} collapsed: validation error {error:.4f}; a constant answer has {constant:.4f}. "
             f"Lower learning_rate or train for more epochs."
         )
-    versions = {name: version(name) for name in ("torch", "torchvision", "pytorch_optimizer", "numpy")}
-    return network, {
-        "history": history,
-        "cpu_seconds": round(seconds, 1),
-        "versions": {"python": platform.python_version(), **versions},
-        "device": device,
-    }
+    versions = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    versions["python"] = platform.python_version()
+    about = {"history": history, "cpu_seconds": round(seconds, 1), "versions": versions, "device": device}
+    return checkpoints.packed(config, network.state_dict(), about)
 
 
 @torch.no_grad()
@@ -345,74 +204,34 @@ def trained_all(configs: Iterable[Config], device: str = "cpu", progress: bool =
 
     Finished networks are saved at once, so an interrupted call goes on where it was. Processes come from
     joblib: inside `with joblib.parallel_config(backend="dask")` they are a cluster's, whose machines need
-    the data but no common disk. Raises as `trained` does, and Interrupted at Ctrl-C.
+    the data but no common disk. Raises as `trained` and `in_parallel` do.
     """
-    _check_device(device)
     configs, dataset = list(dict.fromkeys(configs)), data.load().name
-    missing = [config for config in configs if not _path(config, dataset).exists()]
-    if missing and progress:
-        print(
-            f"Training {len(missing)} network(s) that {checkpoints.folder(dataset)} lacks.", file=sys.stderr
-        )
+    missing = [config for config in configs if not checkpoints.path(config).exists()]
     missing.sort(key=cost, reverse=True)  # the costly first, so that no core has a long one left at the end
+    if missing and progress:
+        minutes, cores = sum(map(cost, missing)) / 60, joblib.cpu_count()
+        print(
+            f"Training {len(missing)} network(s) that {checkpoints.folder(dataset)} lacks: about "
+            f"{minutes / cores:.0f} minutes on {cores} cores like the README's, the longest first.",
+            file=sys.stderr,
+        )
     processes = -1 if device == "cpu" else 1  # an accelerator is one worker
     contents = in_parallel(
-        _checkpoint, missing, dataset, device, False,
-        progress=progress, unit="network", cost=cost, processes=processes,
-    )  # fmt: skip
-    for config, content in contents:
-        checkpoints.atomic_write(_path(config, dataset), content)
-    return {config: trained(config, device, progress=False) for config in configs}
-
-
-def in_parallel(
-    job: Callable,
-    items: list,
-    *rest,
-    progress: bool,
-    unit: str,
-    cost: Callable = lambda item: 1,
-    processes: int = -1,
-) -> Iterator:
-    """Yield (item, job(item, *rest)) for each item as they finish, with one progress bar.
-
-    cost: of an item in any unit, so that the time left is judged by work and not by number.
-    processes: how many side by side, -1 for one a core. Raises Interrupted at Ctrl-C.
-    """
-    if not items:
-        return  # without starting processes
-    workers = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
-    results = workers(
-        joblib.delayed(_with_index)(job, index, item, *rest) for index, item in enumerate(items)
+        train, missing, dataset, device, progress=progress, unit="network", cost=cost, processes=processes
     )
-    layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
-    done = 0
-    try:
-        with tqdm(
-            desc=f"0 of {len(items)} {unit}s",
-            total=sum(map(cost, items)),
-            disable=not progress,
-            leave=False,
-            bar_format=layout,
-        ) as bar:
-            for done, (index, result) in enumerate(results, 1):
-                bar.set_description(f"{done} of {len(items)} {unit}s", refresh=False)
-                bar.update(cost(items[index]))
-                yield items[index], result
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Interrupted: {done} of {len(items)} {unit}s are finished and kept. Run again to go on."
-        ) from None
-
-
-def _with_index(job: Callable, index: int, item, *rest) -> tuple:
-    return index, job(item, *rest)
+    for config, content in contents:
+        checkpoints.atomic_write(checkpoints.path(config), content)
+    return {config: trained(config, device) for config in configs}
 
 
 def cost(config: Config) -> float:
-    """Relative training time: multiplications, and a hundred for each activation written and read back."""
-    sizes, widths = spatial_sizes(len(config.channels)), (1, *config.channels)
-    layers = range(len(config.channels))
-    products = sum(sizes[i + 1] ** 2 * widths[i] * widths[i + 1] for i in layers) * config.kernel_size**2
-    activations = sum(sizes[i + 1] ** 2 * widths[i + 1] for i in layers)
-    return (products + 100 * activations) * config.images * config.epochs
+    """CPU seconds of training on the README's machine, roughly, by the work of the encoder's layers.
+
+    Work: multiplications, and a hundred for each activation written and read back.
+    """
+    layers = zip(pairwise((1, *config.channels)), spatial_sizes(len(config.channels))[1:], strict=True)
+    work = sum(
+        size**2 * width * (width_in * config.kernel_size**2 + 100) for (width_in, width), size in layers
+    )
+    return work * config.images * config.epochs / 3.7e9

@@ -1,0 +1,99 @@
+"""What an experiment is, as data: change a field and it is another experiment.
+
+Both records are checked when they are made; the ValidationError, a ValueError, names field, value and range.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+# Strict, or else True would be a number and "3" too; a misspelt field is an error.
+CHECKED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+Rate = Annotated[float, Field(ge=1e-6, le=10)]
+Strength = Annotated[float, Field(ge=0, le=10)]  # 0 is none
+Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
+Widths = Annotated[tuple[Width, ...], Field(strict=False, min_length=1, max_length=5)]  # a list will do
+Scheme = Literal["frozen", "fine_tuned", "from_scratch", "logistic_code", "logistic_pca", "logistic_pixels"]
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Config:
+    """All that decides one network's weights; also its key in tables and its checkpoint's name.
+
+    latent_dim: d, the numbers in a code. channels: the widths of the strided layers, at most five, since 28
+    pixels halve to 1 in five steps. kernel_size: odd, so that layers halve the size exactly.
+    task: "reconstruct" trains an AutoEncoder on the mean squared error per pixel, "classify" a Classifier on
+    cross-entropy. learning_rate: its peak; weight_decay: per unit of it, on matrices. distortion: strength
+    of `data.distorted` on half of each batch. images: how many training images, from the first.
+    noise: on the code while training, in standard deviations of each coordinate. kl_weight: of the KL
+    divergence (nats per image) beside the squared error; above 0 the auto-encoder is variational.
+    """
+
+    latent_dim: Annotated[int, Field(ge=1, le=784)] = 10
+    channels: Widths = (8, 32, 64, 88)
+    kernel_size: Literal[3, 5, 7, 9] = 3
+    task: Literal["reconstruct", "classify"] = "reconstruct"
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: Rate = 0.03
+    weight_decay: Strength = 0.05
+    batch_size: Annotated[int, Field(ge=2, le=60_000)] = 64
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 6
+    distortion: Strength = 0.0
+    images: Annotated[int, Field(ge=2, le=55_000)] = 55_000
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    noise: Strength = 0.0
+    kl_weight: Strength = 0.0
+
+    @model_validator(mode="after")
+    def _regularised_in_one_way(self) -> Self:
+        if (self.noise > 0) + (self.kl_weight > 0) + (self.task == "classify") > 1:
+            raise ValueError("noise, kl_weight and task='classify': allowed is one of the three")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Every field, so that no two configs share a file; the two youngest only where they are not 0."""
+        widths = "-".join(map(str, self.channels))
+        noise = f"_z{self.noise!r}" if self.noise else ""
+        kl_weight = f"_kl{self.kl_weight!r}" if self.kl_weight else ""
+        return (
+            f"{self.task}_d{self.latent_dim}_c{widths}_k{self.kernel_size}_{self.optimizer}{self.learning_rate!r}"
+            f"_w{self.weight_decay!r}_b{self.batch_size}_e{self.epochs}_x{self.distortion!r}_n{self.images}"
+            f"{noise}{kl_weight}_s{self.seed}"
+        )
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Transfer:
+    """One classifier learnt from 10 · labels_per_class training images, `draw` saying which.
+
+    scheme: an MLP on a frozen encoder, the whole network fine-tuned or from scratch; or logistic regression
+    on codes, principal components or pixels. encoder: the auto-encoder whose encoder is taken.
+    split: the images that judge it. hidden: units of the MLP. steps: of gradient descent, each on as many
+    images as there are labels (with distorted copies rounded to whole passes over them all).
+    head_rate, encoder_rate: peak learning rates of AdamW. noise: on codes while training, as in `Config`.
+    distortion: of further copies of each labelled image, as in `Config`. fixed_norm: batch norm keeps its
+    statistics. penalty: 1/C, all that logistic regression heeds.
+    """
+
+    scheme: Scheme
+    encoder: Config
+    labels_per_class: Annotated[int, Field(ge=1, le=5_000)]
+    draw: Annotated[int, Field(ge=0, le=2**31)]
+    split: Literal["validation", "test"] = "test"
+    hidden: Annotated[int, Field(ge=1, le=4_096)] = 64
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 200
+    head_rate: Rate = 0.01
+    encoder_rate: Rate = 0.001
+    weight_decay: Strength = 0.01
+    noise: Strength = 0.3
+    distortion: Strength = 0.0
+    fixed_norm: bool = True
+    penalty: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
+
+    @model_validator(mode="after")
+    def _encodes_images(self) -> Self:
+        if self.encoder.task != "reconstruct":
+            raise ValueError(f"encoder.task={self.encoder.task!r}: allowed is 'reconstruct'")
+        return self
