@@ -1,201 +1,247 @@
 """Build the report, the pages and the submission from executed notebooks.
 
-    python report/build.py pdf        [--notebooks DIR] [--output FILE] [--code] [--name N --id I --user U]
-    python report/build.py html       [--notebooks DIR] [--output DIR] [--offline DIR]
-    python report/build.py submission --name N --id I --user U [--notebooks DIR]
+    python report/build.py pdf|html|submission|refresh    (--help lists the options)
 
-A chapter goes notebook -> Markdown (chapters.py) -> Typst (pandoc, filter.lua) -> PDF (typst, template.typ).
+Here cells get their numbers; pandoc reads them, notebook.lua sets them in template.typ or page.html.
 The same notebooks give the same bytes: no clock, no system font.
 """
 
 import argparse
+import base64
+import html
+import io
 import json
 import re
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
 import pypandoc
 import submission
 import typst
-from chapters import MARKDOWN, BuildError, breakable, fenced, quoted, read_chapter, read_notebooks
-from headlines import headlines
+from PIL import Image
+from run import KERNEL, ROOT, VIEW, alt, data_of, widgets_of
 
 from mnistae.checkpoints import atomic_write
 from mnistae.results import collected
 
-REPORT = Path(__file__).resolve().parent
-ROOT = REPORT.parent
-COURSE = "Neural Networks for Images, exercise 2"
+REPORT = ROOT / "report"
 TITLE = "Auto-encoders on MNIST"
-TABLE_START, TABLE_END = "<!-- results -->", "<!-- end of results -->"
-DATES = {"MNIST": "MNIST (LeCun, Cortes and Burges, 1998)"}
 SUBTITLE = "Reconstruction, interpolation, decorrelation, transfer learning, theory"
+SOURCE = "MNIST (LeCun, Cortes and Burges, 1998)"
+TABLE_START, TABLE_END = "<!-- results -->", "<!-- end of results -->"
+FORMS = ("image/png", "text/markdown", "text/html", "text/plain")  # the fullest first
 
 
-def summary(chapters):
-    """The page of answers: each with its page and that of the figure or table above it."""
-    blocks = []
-    for chapter in chapters:
-        if chapter.answers:
-            blocks.append(fenced(f"#summary-chapter({quoted(chapter.title)})", "{=typst}"))
-        for text, cell, last in chapter.answers:
-            figure = f'kind: "{last[0]}", number: "{last[1]}"' if last else ""
-            blocks.append(f'{text} (`#pageref("{cell}", {figure})`{{=typst}})')
-    return "\n\n".join(blocks)
+class BuildError(RuntimeError):
+    """The report cannot be built; the message says where and why."""
 
 
-def to_typst(markdown):
-    """Markdown as Typst; raises BuildError with pandoc's words where a formula cannot be set."""
-    options = ["--fail-if-warnings", "--syntax-highlighting=idiomatic", "--wrap=preserve"]
-    try:
-        return pypandoc.convert_text(
-            markdown, "typst", MARKDOWN, options, filters=[str(REPORT / "filter.lua")], verify_format=False
-        )
-    except RuntimeError as error:
-        raise BuildError(str(error)) from None
+def read(folder):
+    """The executed notebooks of a folder, {stem: notebook}, the name of their data, and that if not MNIST."""
+    books = {path.stem: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
+    if not books:
+        raise BuildError(f"no notebook in {folder}: run `make` first, or give --notebooks")
+    names = {name: stem for stem, book in books.items() if (name := data_of(book))}
+    if len(names) > 1:
+        mixed = " and ".join(f"{stem} on {name}" for name, stem in names.items())
+        raise BuildError(f"the notebooks mix data ({mixed}): run all of them again")
+    data = "".join(names)
+    return books, data, "" if data == "MNIST" else data
 
 
-def to_pdf(body, folder, inputs=None):
-    """Compile a body beside the images in `folder`; warnings count as errors."""
-    shutil.copy(REPORT / "template.typ", folder)
-    main = folder / "main.typ"
-    titles = f"course: {quoted(COURSE)}, title: {quoted(TITLE)}, subtitle: {quoted(SUBTITLE)}"
-    main.write_text(f'#import "template.typ": *\n#show: report.with({titles})\n{body}', encoding="utf-8")
-    try:
-        pdf, warnings = typst.compile_with_warnings(
-            main, root=folder, ignore_system_fonts=True, sys_inputs=inputs or {}
-        )
-    except typst.TypstError as error:
-        raise BuildError(error.diagnostic) from None
-    if warnings:
-        raise BuildError("\n".join(warning.diagnostic for warning in warnings))
-    return pdf
+def checked(cell, place):
+    """Raises BuildError for a code cell that cannot be shown."""
+    failed = any(output.output_type == "error" for output in cell.outputs)
+    if failed or (cell.source.strip() and not cell.execution_count):
+        raise BuildError(f"{place} ended in an error or was not executed: run `make` first")
+    if any("image/png" in output.get("data", {}) for output in cell.outputs) and not alt(cell):
+        raise BuildError(f"{place} has a figure without caption or alt, for who cannot see it")
 
 
-def blame(chapters, folder, error):
-    """The same error with the name of the first notebook and cell that cannot be set alone."""
-    for chapter in chapters:
-        for cell, markdown in chapter.cells:
-            try:
-                to_pdf(to_typst(markdown), folder)
-            except BuildError as found:
-                return BuildError(f"{chapter.name}: cell '{cell}' cannot be set:\n{found}")
-    return error
+def slim(picture):
+    """The same picture in greys or in 128 colours, which is fewer than half of the bytes."""
+    image, content = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"), io.BytesIO()
+    grey = len({band.tobytes() for band in image.split()}) == 1
+    (image.convert("L") if grey else image.quantize(128)).save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode()
 
 
-def appendix(folder):
-    """The package's code and the exact environment, as Typst."""
-    (folder / "mnistae").mkdir()
-    files = sorted((ROOT / "mnistae").glob("*.py"))
-    for file in files:
-        code = breakable(file.read_text(encoding="utf-8"))
-        (folder / "mnistae" / file.name).write_text(code, encoding="utf-8")
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    pins = ["".join(pin) for pin in re.findall(r"^([\w.-]+)(?:\[.*?\])?(==[^\s;\\]+)", lock, re.MULTILINE)]
-    lines = ["= Appendix A: the package", *(f'#listing("mnistae/{file.name}")' for file in files)]
-    lines += ["= Appendix B: the environment", "#environment((", *(f"  {quoted(pin)}," for pin in pins), "))"]
-    return "\n".join(lines) + "\n"
+def unfold(state, model):
+    """The state of a widget and of all that it holds, depth first."""
+    own = state[model.removeprefix("IPY_MODEL_")]["state"]
+    return [own, *(part for child in own.get("children", []) for part in unfold(state, child))]
+
+
+def widget(parts):
+    """The α slider as HTML, from its stored state (mnistae.sliders), or a note in place of another widget."""
+    kinds = {part["_model_name"]: part for part in parts}
+    if "PlayModel" not in kinds:
+        return '<p class="live">What moves here needs a kernel, and so the running notebook.</p>'
+    names, *frames, words = (part["value"] for part in parts if part["_model_name"] == "HTMLModel")
+    options = map(html.escape, kinds["DropdownModel"]["_options_labels"])
+    steps, start = (kinds["SelectionSliderModel"][key] for key in ("_options_labels", "index"))
+    return f"""<div class="slider" data-steps="{" ".join(steps)}">
+<label>pair <select><option>{"<option>".join(options)}</select></label>
+<label>α <input type="range" max="{len(steps) - 1}" value="{start}"></label> <output></output>
+<button type="button">Play</button>{names}
+{"".join(frames).replace("<img", "<img hidden")}<p>{words}</p></div>"""
+
+
+def lean(output, place, state, paper):
+    """An output in its fullest form alone: pictures slim, a widget as HTML or, on paper, left out."""
+    data = output.get("data", {})
+    if VIEW in data and not paper and data[VIEW].model_id not in state:
+        cure = "dropped by the editor that saved it? `python report/run.py` brings it back"
+        raise BuildError(f"{place} has a widget without stored state, {cure}")
+    if VIEW in data:
+        data = {} if paper else {"text/markdown": widget(unfold(state, data[VIEW].model_id))}
+    if "image/png" in data:
+        data = {"image/png": slim(data["image/png"])}
+    form = next((form for form in FORMS if form in data), None)
+    return output | {"data": {form: data[form]} if form else {}}
+
+
+def numbered(cell, chapter, names, mark):
+    """Names the figures, else the tables, of a cell with a caption: in the caption and in {cell id: name}."""
+    kind = "Figure" if any("image/png" in output["data"] for output in cell.outputs) else "Table"
+    number = 1 + sum(name.startswith(kind) for name in names.values())
+    names[cell.id] = f"{kind} {chapter}.{number}"
+    cell.metadata |= {"alt": alt(cell), "caption": f"**{names[cell.id]}{mark}:** {cell.metadata.caption}"}
+
+
+def summarised(text, **about):
+    """A cell of the page of all answers."""
+    about = {"tags": ["summary"], "place": text, **about}
+    return {"cell_type": "markdown", "source": text, "metadata": about}
+
+
+def prepared(books, stamp, paper=True, code=False):
+    """The chapters as {stem: (title, cells)}, and the cells of the page of all answers."""
+    chapters, answers = {}, []
+    mark = f" ({stamp}, no result)" if stamp else ""
+    for chapter, (stem, book) in enumerate(books.items(), start=1):
+        title, names = book.cells[0].source.partition("\n")[0].strip("# "), {}
+        target = f"#{stem}-" if paper else f"{stem}.html#{stem}-"
+        answers.append(summarised(f"### {title}" if paper else f"### [{title}]({stem}.html)"))
+        for cell in book.cells:
+            place, about, text = f"{stem}.ipynb: cell '{cell.id}'", cell.metadata, cell.source
+            if cell.cell_type == "code":
+                checked(cell, place)
+                cell.outputs = [lean(output, place, widgets_of(book), paper) for output in cell.outputs]
+                said = [output["data"].get("text/markdown", "✓") for output in cell.outputs]
+                text = "\n\n".join(words for words in said if not words.startswith("✓"))
+                cell.source = "" if paper and not code else cell.source
+            if "caption" in about:
+                numbered(cell, chapter, names, mark)
+            if "answer" in about.get("tags", []):
+                names[cell.id], proof = f"chapter {chapter}", about.get("figure", cell.id)
+                if proof not in names:
+                    raise BuildError(f"{place} refers to '{proof}', which has no caption above it")
+                links = [f"[{names[id]}]({target}{id})" for id in dict.fromkeys([cell.id, proof])]
+                answers.append(summarised(text, see=f"({', '.join(links)})", place=place))
+            about.place, cell.id = place, f"{stem}-{cell.id}"
+        chapters[stem] = title, book.cells
+    return chapters, answers
+
+
+def pandoc(cells, to, template, *options):
+    """The cells as one text; raises RuntimeError with pandoc's words."""
+    notebook = {"cells": cells, "metadata": {"kernelspec": KERNEL}, "nbformat": 4, "nbformat_minor": 5}
+    options = ["--ipynb-output=all", "--fail-if-warnings", "--wrap=preserve", *options]
+    options += [f"--template={REPORT / template}", f"--lua-filter={REPORT / 'notebook.lua'}"]
+    return pypandoc.convert_text(json.dumps(notebook), to, "ipynb", options, verify_format=False)
 
 
 def build_pdf(notebooks, code=False, identity=None):
     """The report as bytes."""
-    data = (
-        collected(notebooks.parent / "results")["dataset"] or "MNIST"
-    )  # the committed notebooks are MNIST's
-    inputs = {**(identity or {}), "data": f"Data: {DATES.get(data, data)}"}
-    if data != "MNIST":
-        inputs["stand-in"] = data
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        chapters = [read_chapter(*book, folder, code) for book in read_notebooks(notebooks)]
+    books, data, stamp = read(notebooks)
+    chapters, answers = prepared(books, stamp, code=code)
+    cells = [cell for _, cells in chapters.values() for cell in cells]
+    pins = re.findall(r"^([\w.-]+)(?:\[.*?\])?(==[^\s;\\]+)", (ROOT / "requirements.lock").read_text(), re.M)
+    inputs = {"title": TITLE, "subtitle": SUBTITLE, "pins": "\n".join(map("".join, pins)), "stamp": stamp}
+    inputs |= {"data": f"Data: {stamp or SOURCE}" if data else "", **(identity or {})}
+    look = {"ignore_system_fonts": True, "sys_inputs": inputs}
+    with tempfile.TemporaryDirectory() as folder:
+        media = f"--extract-media={folder}"
+        text = pandoc([*answers, *cells], "typst-smart", "template.typ", media).replace(folder, "")
         try:
-            cut = "ENDOFSUMMARY"
-            markdown = [summary(chapters), cut, *(text for chapter in chapters for _, text in chapter.cells)]
-            answers, body = to_typst("\n\n".join(markdown)).split(cut, 1)
-            front = f"#summary-page[\n{answers}\n]\n" if answers.strip() else ""
-            front += "#outline(depth: 2)\n"
-            return to_pdf(front + body + appendix(folder), folder, inputs)
-        except BuildError as error:
-            raise blame(chapters, folder, error) from None
+            pdf, warnings = typst.compile_with_warnings(text.encode(), root=folder, **look)
+        except typst.TypstError as error:
+            warnings = [error]
+    if warnings:
+        said = warnings[0].diagnostic
+        line = max(map(int, re.findall(r":(\d+):", said)), default=0)  # in the text, beyond the template
+        places = re.findall("^// (.*: cell .*)", "\n".join(text.splitlines()[:line]), re.MULTILINE)
+        raise BuildError(f"{['the report', *places][-1]} cannot be set:\n{said}")
+    return pdf
 
 
-def write(path, content):
-    """Replace a file by bytes, or leave it as it was."""
-    atomic_write(path, content)
-    print(path)
+def build_pages(notebooks):
+    """{file name: page}, index.html among them; a page holds all that it needs."""
+    books, _, stamp = read(notebooks)
+    chapters, answers = prepared(books, stamp, paper=False)
+    front = summarised(f"# {TITLE}\n\n{SUBTITLE}.\n\n## Answers")
+    chapters = {"index": (TITLE, [front, *answers])} | chapters
+    links = "".join(f'<a href="{s}.html">{html.escape(title)}</a>' for s, (title, _) in chapters.items())
+    options = ["--mathml", "--embed-resources", "--toc", "--toc-depth=2"]
+    options += [f"-Vlinks={links}", f"-Vstamp={stamp}"]
+    return {
+        f"{stem}.html": pandoc(cells, "html5", "page.html", f"-Mtitle={title}", *options)
+        for stem, (title, cells) in chapters.items()
+    }
 
 
 def result_table(results):
     """The README's table of headline numbers."""
-    rows = [f"| {question} | {answer} |" for question, answer in headlines(results)]
+    rows = [f"| {question} | {answer} |" for question, answer in results["headlines"].items()]
     return "\n".join(["| | result |", "|---|---|", *rows])
 
 
-def refresh():
-    """The committed results, README table and PDF from a run on MNIST that has just rewritten notebooks/."""
-    try:
-        results = collected()
-    except ValueError as error:
-        raise BuildError(str(error)) from None
-    if results["dataset"] != "MNIST":
-        raise BuildError(
-            f"the run was on {results['dataset'] or 'nothing'}: only MNIST's results are committed"
-        )
-    pdf = build_pdf(ROOT / "notebooks")  # first, since it may fail
-    write(REPORT / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def refreshed():
+    """Results, README table and PDF, {path: bytes}, of a run on MNIST that has just rewritten notebooks/."""
+    results = collected()
+    if {results["dataset"], read(ROOT / "notebooks")[1]} != {"MNIST"}:
+        raise BuildError("the run was not on MNIST: only MNIST's results are committed")
+    readme = (ROOT / "README.md").read_text("utf-8")
     before, after = readme.split(TABLE_START)[0], readme.split(TABLE_END)[1]
-    table = f"{TABLE_START}\n{result_table(results)}\n{TABLE_END}"
-    write(ROOT / "README.md", (before + table + after).encode())
-    write(REPORT / "ex2.pdf", pdf)
+    return {
+        REPORT / "results.json": (json.dumps(results, indent=1) + "\n").encode(),
+        ROOT / "README.md": f"{before}{TABLE_START}\n{result_table(results)}\n{TABLE_END}{after}".encode(),
+        REPORT / "ex2.pdf": build_pdf(ROOT / "notebooks"),
+    }
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Build the report from executed notebooks.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("pdf", "html", "submission"):
-        sub = commands.add_parser(command)
-        sub.add_argument("--notebooks", type=Path, default=REPORT / "build/notebooks", help="executed ones")
-        if command == "html":
-            sub.add_argument("--output", type=Path, default=REPORT / "html")
-            sub.add_argument("--offline", type=Path, help="folder with embed-amd.js and require.js to load")
-        else:
-            for key, (_, words, _) in submission.IDENTITY.items():
-                sub.add_argument(f"--{key}", default="", help=words)
-        if command == "pdf":
-            sub.add_argument("--output", type=Path, default=REPORT / "build/ex2.pdf")
-            sub.add_argument("--code", action="store_true", help="show the code of the cells")
-    commands.add_parser("refresh")
+    parser.add_argument("command", choices=("pdf", "html", "submission", "refresh"))
+    parser.add_argument("--notebooks", type=Path, default=REPORT / "build/notebooks", help="executed ones")
+    parser.add_argument("--output", type=Path, help="default: report/build/ex2.pdf, report/html")
+    parser.add_argument("--code", action="store_true", help="show the code of the cells in the PDF")
+    for key, (_, words, _) in submission.IDENTITY.items():
+        parser.add_argument(f"--{key}", default="", help=words)
     options = parser.parse_args(argv)
+    identity = {key: getattr(options, key).strip() for key in submission.IDENTITY}
+    if options.command == "submission" and (fault := submission.fault(identity)):
+        parser.error(fault)
     try:
-        if options.command == "refresh":
-            refresh()
-            return 0
         if options.command == "html":
-            import pages  # here, since only this needs nbconvert, which takes a second to load
-
-            built = pages.build(options.notebooks, TITLE, SUBTITLE, options.offline, options.output)
-            for name, page in built.items():
-                write(options.output / name, page.encode())
-            return 0
-        identity = {key: getattr(options, key).strip() for key in submission.IDENTITY}
-        if options.command == "pdf":
-            identity = submission.checked(identity) if any(identity.values()) else None
-            write(options.output, build_pdf(options.notebooks, options.code, identity))
+            folder = options.output or REPORT / "html"
+            built = {folder / name: page.encode() for name, page in build_pages(options.notebooks).items()}
+        elif options.command == "refresh":
+            built = refreshed()
         else:
-            identity = submission.checked(identity)
-            pdf = build_pdf(options.notebooks, identity=identity)
-            write(REPORT / f"ex2_{identity['id']}.zip", submission.packed(ROOT, pdf, identity))
-    except submission.IdentityError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BuildError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+            pdf = build_pdf(options.notebooks, options.code, identity)
+            built = {options.output or REPORT / "build/ex2.pdf": pdf}
+        if options.command == "submission":
+            built = {REPORT / f"ex2_{identity['id']}.zip": submission.packed(ROOT, pdf, identity)}
+    except RuntimeError as error:  # pandoc's too
+        sys.exit(f"error: {error}")
+    for path, content in built.items():
+        atomic_write(path, content)
+        print(path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
