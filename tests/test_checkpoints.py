@@ -1,52 +1,47 @@
+import json
 import os
 import pickle
 import re
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import safe_open, save
 
-from mnistae import checkpoints
+from mnistae import checkpoints, data
 from mnistae.checkpoints import CheckpointError, atomic_write, packed, read
-from mnistae.data import ROOT, STAND_IN
+from mnistae.config import Config
 
+CONFIG = Config(latent_dim=2, channels=(4, 8))
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}
-
-
-def write(path, weights, about):
-    atomic_write(path, packed(weights, about))
-
-
-CONFIG = {"latent_dim": 2, "channels": [4, 8], "seed": 0}
-ABOUT = {"config": CONFIG, "history": [{"train": 0.5}]}
+ABOUT = {"history": [{"train": 0.5}]}
 
 
 @pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "network.safetensors"
-    write(path, WEIGHTS, ABOUT)
+def path(small_data):
+    path = checkpoints.path(CONFIG)
+    atomic_write(path, packed(CONFIG, WEIGHTS, ABOUT))
     return path
 
 
-def refused(path, fault="", config=CONFIG, like=WEIGHTS):
+def refused(path, fault="", like=WEIGHTS):
     """The file is refused, in these words after its name, and with the cure behind."""
-    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: {fault}") as caught:
-        read(path, config, like)
+    words = rf"^{re.escape(str(path))} is no checkpoint of this network: {fault}"
+    with pytest.raises(CheckpointError, match=words) as caught:
+        read(CONFIG, like)
     assert "Delete the file and run again: only this network is trained anew." in str(caught.value)
 
 
 def test_what_is_written_is_read(path):
-    weights, about = read(path, CONFIG, WEIGHTS)
+    weights, about = read(CONFIG, WEIGHTS)
     assert all(torch.equal(weights[name], WEIGHTS[name]) for name in WEIGHTS)
-    assert about == ABOUT
-    assert [p.name for p in path.parent.iterdir()] == ["network.safetensors"], "litter"
+    assert about["history"] == ABOUT["history"]
+    assert [p.name for p in path.parent.iterdir()] == [f"{CONFIG.name}.safetensors"], "litter"
 
 
-def test_same_content_gives_same_bytes(path, tmp_path):
-    write(
-        tmp_path / "other", dict(reversed(WEIGHTS.items())), {"history": [{"train": 0.5}], "config": CONFIG}
-    )
-    assert (tmp_path / "other").read_bytes() == path.read_bytes()
+def test_same_content_gives_same_bytes(path):
+    assert packed(CONFIG, dict(reversed(WEIGHTS.items())), ABOUT) == path.read_bytes()
 
 
 def test_every_truncation_is_refused(path):
@@ -57,17 +52,17 @@ def test_every_truncation_is_refused(path):
 
 
 def test_every_flipped_byte_is_refused_or_harmless(path):
-    content = path.read_bytes()
+    content, (_, written) = path.read_bytes(), read(CONFIG, WEIGHTS)
     for position in range(len(content)):
         flipped = bytearray(content)
         flipped[position] ^= 1 << position % 8
         path.write_bytes(flipped)
         try:
-            weights, about = read(path, CONFIG, WEIGHTS)
+            weights, about = read(CONFIG, WEIGHTS)
         except CheckpointError:
             continue
         assert all(torch.equal(weights[name], WEIGHTS[name]) for name in WEIGHTS)
-        assert about == ABOUT
+        assert about == written
 
 
 @pytest.mark.parametrize("changed", [WEIGHTS["a"].numpy().tobytes(), rb"0.5", rb"latent_dim"])
@@ -78,16 +73,19 @@ def test_a_change_that_can_still_be_read_breaks_the_checksum(path, changed):
     refused(path, "its checksum does not match")
 
 
-def test_another_config_names_what_differs(path):
-    refused(path, r"it holds another config \(differing: seed\)", config={**CONFIG, "seed": 1})
-    refused(
-        path,
-        r"it holds another config \(differing: epochs, seed\)",
-        config={**CONFIG, "epochs": 1, "seed": 1},
-    )
-    refused(
-        path, r"it holds another config \(differing: seed\)", config={"latent_dim": 2, "channels": [4, 8]}
-    )
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"seed": 1, "epochs": 1}, "epochs, seed"),
+        ({"channels": (4, 9)}, "channels"),
+        ({"noise": 0.5}, "noise"),
+        ({"kl_weight": 0.5}, "kl_weight"),
+    ],
+)
+def test_another_config_names_what_differs(path, changes, named):
+    path.write_bytes(packed(replace(CONFIG, **changes), WEIGHTS, ABOUT))
+    refused(path, rf"it holds another config \(differing: {named}\)")
 
 
 def test_other_shapes_dtypes_and_names_are_refused(path):
@@ -97,7 +95,7 @@ def test_other_shapes_dtypes_and_names_are_refused(path):
 
 
 def test_weights_that_are_not_finite_are_refused(path):
-    write(path, {**WEIGHTS, "a": torch.full((2, 3), float("nan"))}, {"config": CONFIG})
+    path.write_bytes(packed(CONFIG, {**WEIGHTS, "a": torch.full((2, 3), float("nan"))}, ABOUT))
     refused(path, "it holds weights that are not finite")
 
 
@@ -107,14 +105,27 @@ def test_a_pickle_is_never_opened(path):
             return (pytest.fail, ("unpickled",))
 
     path.write_bytes(pickle.dumps(Bomb()))
-    refused(path, "it is no readable checkpoint")
+    refused(path)
 
 
-def test_foreign_safetensors_are_refused(path):
-    from safetensors.torch import save
+@pytest.mark.parametrize("header", [None, {"mnistae": "[]"}, {"mnistae": "3"}, {"mnistae": '{"about": []}'}])
+def test_foreign_safetensors_are_refused(path, header):
+    path.write_bytes(save(WEIGHTS, header))
+    refused(path)
 
-    path.write_bytes(save(WEIGHTS))
-    refused(path, "it is no readable checkpoint")
+
+def header(path):
+    with safe_open(path, framework="pt") as content:
+        return json.loads(content.metadata()["mnistae"])["about"]["config"]
+
+
+def test_the_youngest_fields_are_in_the_header_only_where_they_are_not_zero(path):
+    assert not {"noise", "kl_weight"} & set(header(path)), "as in files that are older than these fields"
+    for field in ("noise", "kl_weight"):
+        regularised = replace(CONFIG, **{field: 0.5})
+        atomic_write(checkpoints.path(regularised), packed(regularised, WEIGHTS, ABOUT))
+        assert header(checkpoints.path(regularised))[field] == 0.5
+    assert header(path)["dataset"] == "MNIST"
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(path, monkeypatch):
@@ -125,9 +136,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(path, monkeypatch):
 
     monkeypatch.setattr(checkpoints.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write(path, WEIGHTS, {"config": {}})
+        atomic_write(path, b"new")
     assert path.read_bytes() == before
-    assert [p.name for p in path.parent.iterdir()] == ["network.safetensors"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_folders_on_the_way_are_made(tmp_path):
@@ -155,17 +166,9 @@ def test_the_parts_of_the_dead_are_swept_up_and_those_of_the_living_are_not(tmp_
     assert left == [f".x.{checkpoints.platform.node()}.{os.getppid()}.part", "file"]
 
 
-def test_the_stand_in_s_networks_live_apart():
-    assert checkpoints.folder("MNIST") == ROOT / "checkpoints"
-    assert checkpoints.folder(STAND_IN) == ROOT / "report" / "build" / "stand-in"
-
-
-def test_the_living_are_asked_and_not_signalled(tmp_path, monkeypatch):
-    sent = []
-    monkeypatch.setattr(checkpoints.os, "kill", lambda process, signal: sent.append(signal))
-    (tmp_path / f".x.{checkpoints.platform.node()}.1.part").touch()
-    atomic_write(tmp_path / "file", b"content")
-    assert sent == [0]
+def test_the_sample_s_networks_live_apart():
+    assert checkpoints.folder("MNIST") == data.ROOT / "checkpoints"
+    assert checkpoints.folder(data.SAMPLE) == data.ROOT / "report" / "build" / "sample"
 
 
 def test_the_error_is_that_of_opening_not_of_tidying_up(tmp_path, monkeypatch):

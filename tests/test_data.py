@@ -1,38 +1,80 @@
 import gzip
-import shutil
+import hashlib
+import os
+import warnings
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
-from torchvision.datasets import MNIST
 
 from mnistae import data
 
-RAW = data.ROOT / "data" / "MNIST" / "raw"
-needs_mnist = pytest.mark.skipif(not RAW.exists(), reason="MNIST is not in data/")
+REAL = data.ROOT / "data"
+NAMES = list(data.CONTENTS)  # training images, training labels, test images, test labels
+
+
+def numbers(name):
+    """What a file of the small MNIST of these tests holds: 30 training and 20 test images."""
+    n = 30 if name.startswith("train") else 20
+    if "labels" in name:
+        return torch.arange(n, dtype=torch.uint8) % 10
+    return torch.randint(256, (n, 1, 28, 28), generator=torch.Generator().manual_seed(n)).to(torch.uint8)
+
+
+def unpacked(name):
+    return bytes(8 if "labels" in name else 16) + numbers(name).numpy().tobytes()
+
+
+def store(place, ending=".gz", dotted=False, names=NAMES):
+    """Write the four files of the small MNIST as some course server or tool would leave them."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        spelling = name.replace("-idx", ".idx") if dotted else name
+        content = unpacked(name)
+        (place / f"{spelling}{ending}").write_bytes(gzip.compress(content) if ending else content)
+
+
+class NoNetwork:
+    def __init__(self, *args, **kwargs):
+        raise RuntimeError("no network in this test")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A copy of the archives that a test may harm; nothing can be downloaded."""
-
-    def refuse(*args, **kwargs):
-        raise RuntimeError("no network in this test")
-
-    monkeypatch.setattr(
-        data, "MNIST", type("NoNetwork", (), {"resources": MNIST.resources, "__init__": refuse})
-    )
-    monkeypatch.setenv("MNISTAE_DATA", str(tmp_path))
-    if RAW.exists():
-        shutil.copytree(RAW, tmp_path / "MNIST" / "raw")
+def root(tmp_path, monkeypatch):
+    """A project's folder that a test may fill and harm; the small MNIST's digests; nothing to download."""
+    monkeypatch.setattr(data, "CONTENTS", {name: hashlib.md5(unpacked(name)).hexdigest() for name in NAMES})
+    monkeypatch.setattr(data, "VALIDATION_IMAGES", 10)
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setattr(data, "MNIST", NoNetwork)
+    monkeypatch.delenv("MNISTAE_DATA", raising=False)
     data.load.cache_clear()
-    yield tmp_path / "MNIST" / "raw"
+    yield tmp_path
     data.load.cache_clear()
 
 
-@needs_mnist
-def test_splits_are_mnist_in_its_order(folder):
-    loaded = data.load()
+@pytest.fixture
+def raw(root):
+    """The folder of four good archives, where torchvision leaves them."""
+    store(root / "data" / "MNIST" / "raw")
+    return root / "data" / "MNIST" / "raw"
+
+
+def assert_is_the_small_mnist(loaded):
+    assert loaded.name == "MNIST"
+    images, labels, test_images, test_labels = (numbers(name) for name in NAMES)
+    assert torch.equal(loaded.train.images, images[:20] / 255)
+    assert torch.equal(loaded.validation.images, images[20:] / 255)
+    assert torch.equal(loaded.test.images, test_images / 255)
+    assert torch.equal(torch.cat([loaded.train.labels, loaded.validation.labels]), labels.long())
+    assert torch.equal(loaded.test.labels, test_labels.long())
+
+
+def test_the_splits_are_mnist_in_its_order(monkeypatch):
+    monkeypatch.setenv("MNISTAE_DATA", str(REAL))
+    if len(data._find(REAL)) < 4:
+        pytest.skip("real test: MNIST is not in data/")
+    loaded = data.load.__wrapped__()
     assert loaded.name == "MNIST"
     assert [len(split.labels) for split in loaded[:3]] == [55_000, 5_000, 10_000]
     for images, labels in loaded[:3]:
@@ -45,104 +87,214 @@ def test_splits_are_mnist_in_its_order(folder):
     assert loaded.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
 
 
-@needs_mnist
+@pytest.mark.parametrize("ending", [".gz", ""])
+@pytest.mark.parametrize("dotted", [False, True])
+@pytest.mark.parametrize("below", ["", "MNIST/raw"])
+@pytest.mark.parametrize("named", [None, "absolute", "relative", "~"])
+def test_mnist_is_found_where_people_have_it(root, monkeypatch, ending, dotted, below, named):
+    monkeypatch.setenv("HOME", str(root / "home"))
+    folder = {None: root / "data", "~": root / "home" / "mnist"}.get(named, root / "some where")
+    store(folder / below, ending, dotted)
+    if named:
+        value = {"absolute": str(folder), "relative": "some where", "~": "~/mnist"}[named]
+        monkeypatch.setenv("MNISTAE_DATA", value)
+    assert_is_the_small_mnist(data.load())
+    assert not (root / "~").exists()
+
+
+def test_half_a_set_in_each_of_two_places_is_a_set(root):
+    store(root / "data", names=NAMES[:2])
+    store(root / "data" / "MNIST" / "raw", ending="", dotted=True, names=NAMES[2:])
+    assert_is_the_small_mnist(data.load())
+
+
+def test_folders_named_like_the_files_do_not_deceive(root):
+    store(root / "data", ending="", dotted=True)
+    for name in NAMES:  # as in Kaggle's archive
+        (root / "data" / name).mkdir()
+    assert_is_the_small_mnist(data.load())
+
+
+def test_a_folder_that_may_only_be_read_is_read(raw, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    for writer in ("write_bytes", "write_text", "mkdir", "unlink", "touch"):
+        monkeypatch.setattr(Path, writer, refuse)
+    monkeypatch.setattr(data.tempfile, "TemporaryDirectory", refuse)
+    for path in (*raw.iterdir(), raw):
+        os.chmod(path, 0o555)
+    try:
+        assert_is_the_small_mnist(data.load())
+    finally:
+        os.chmod(raw, 0o755)
+
+
+@pytest.mark.parametrize("ending", [".gz", ""])
 @pytest.mark.parametrize("harm", ["truncate", "flip", "zero"])
-def test_damaged_archive_is_named_with_its_cure(folder, harm):
-    archive = folder / "train-images-idx3-ubyte.gz"
-    content = bytearray(archive.read_bytes())
+def test_a_damaged_file_is_named_with_its_cure(root, ending, harm):
+    store(root / "data", ending)
+    path = root / "data" / f"train-images-idx3-ubyte{ending}"
+    content = bytearray(path.read_bytes())
     if harm == "flip":
-        content[1_000_000] ^= 1
-    archive.write_bytes({"truncate": content[:-7], "flip": content, "zero": b""}[harm])
-    with pytest.raises(OSError, match=r"train-images-idx3-ubyte\.gz is damaged.*Delete it"):
+        content[10_000] ^= 1
+    path.write_bytes({"truncate": content[:-7], "flip": content, "zero": b""}[harm])
+    with pytest.raises(OSError, match=r"train-images-idx3-ubyte(\.gz)? is damaged.*Delete"):
         data.load()
 
 
-@needs_mnist
-def test_one_missing_archive_is_an_error_not_a_stand_in(folder):
-    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"t10k-labels-idx1-ubyte\.gz is missing"):
+def test_another_set_of_the_same_form_is_not_taken_for_mnist(raw, monkeypatch):
+    monkeypatch.setitem(data.CONTENTS, "t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637")
+    with pytest.raises(OSError, match=r"t10k-labels-idx1-ubyte\.gz is damaged"):
         data.load()
 
 
-@needs_mnist
-def test_half_unpacked_files_beside_the_archives_do_not_deceive(folder):
-    (folder / "train-images-idx3-ubyte").write_bytes(
-        gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())[:5000]
-    )
-    assert len(data.load().train.labels) == 55_000
-
-
-def test_nothing_to_be_had_means_the_stand_in_and_says_so(folder):
-    if folder.exists():
-        shutil.rmtree(folder)
-    with pytest.warns(UserWarning, match="NOT MNIST"):
-        loaded = data.load()
-    assert loaded.name == data.STAND_IN
-    assert [len(split.labels) for split in loaded[:3]] == [9 * 1_197, 200, 400]  # each moved nine ways
-    assert [len(split.images) for split in loaded[:3]] == [9 * 1_197, 200, 400]
-    assert all(split.images.min() >= 0 and split.images.max() <= 1 for split in loaded[:3])
-    assert loaded.train.images.shape[1:] == (1, 28, 28)
-
-
-def downloader(folder, monkeypatch, error=None):
-    """A mirror that serves the archives; with `error` the line breaks in the middle of the second one."""
-
-    class Mirror:
-        resources = MNIST.resources
-
-        def __init__(self, root, download):
-            raw = data.Path(root) / "MNIST" / "raw"
-            raw.mkdir(parents=True)
-            for n, (name, _) in enumerate(self.resources):
-                content = (RAW / name).read_bytes()
-                (raw / name).write_bytes(content[: 1_000 if error and n else None])
-                if error and n:
-                    raise error
-
-    monkeypatch.setattr(data, "MNIST", Mirror)
-    shutil.rmtree(folder)
-
-
-@needs_mnist
-def test_a_download_is_verified_and_kept(folder, monkeypatch):
-    downloader(folder, monkeypatch)
-    assert data.load().name == "MNIST"
-    assert sorted(path.name for path in folder.iterdir()) == sorted(name for name, _ in MNIST.resources)
-
-
-@needs_mnist
-@pytest.mark.parametrize("error", [URLError("cut"), ConnectionResetError("cut"), EOFError("cut")])
-def test_a_download_cut_in_the_middle_leaves_nothing_behind(folder, monkeypatch, error):
-    downloader(folder, monkeypatch, error)
-    with pytest.warns(UserWarning, match="NOT MNIST.*none can be downloaded"):
-        assert data.load().name == data.STAND_IN
-    assert list(folder.iterdir()) == []
-
-
-@needs_mnist
-def test_no_room_for_the_download_is_an_error_with_its_cure(folder, monkeypatch):
-    downloader(folder, monkeypatch, OSError(28, "No space left on device"))
-    with pytest.raises(OSError, match=r"cannot be stored in .*No space left.*MNISTAE_DATA"):
+@pytest.mark.parametrize("named", [False, True])
+def test_one_missing_file_is_an_error_not_the_sample(raw, monkeypatch, named):
+    if named:
+        monkeypatch.setenv("MNISTAE_DATA", str(raw))
+    (raw / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"^t10k-labels-idx1-ubyte missing .*no network.*Copy the files"
+    ):
         data.load()
-    assert list(folder.iterdir()) == []
 
 
-@needs_mnist
-def test_an_archive_that_cannot_be_read_is_named(folder, monkeypatch):
+def test_half_unpacked_files_beside_the_archives_do_not_deceive(raw):
+    (raw / "train-images-idx3-ubyte").write_bytes(unpacked("train-images-idx3-ubyte")[:5_000])
+    assert_is_the_small_mnist(data.load())
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_named_folder_without_mnist_is_an_error(root, monkeypatch, exists):
+    if exists:
+        (root / "empty").mkdir()
+    monkeypatch.setenv("MNISTAE_DATA", "empty")
+    with pytest.raises(FileNotFoundError) as caught:
+        data.load()
+    assert all(word in str(caught.value) for word in [*NAMES, str(root / "empty"), "MNIST/raw", "no network"])
+
+
+def test_an_archive_that_cannot_be_read_is_named(raw, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(data, "check_integrity", refuse)
-    with pytest.raises(OSError, match=r"train-images-idx3-ubyte\.gz cannot be read.*permissions"):
+    monkeypatch.setattr(data.Path, "read_bytes", refuse)
+    with pytest.raises(OSError, match=r"images-idx3-ubyte\.gz is .*cannot be read.*Permission.*mend it"):
         data.load()
 
 
-def test_the_stand_in_can_be_asked_for(monkeypatch):
-    monkeypatch.setenv("MNISTAE_DATA", "stand-in")
-    data.load.cache_clear()
-    with pytest.warns(UserWarning, match="MNISTAE_DATA asks for it"):
-        assert data.load().name == data.STAND_IN
-    data.load.cache_clear()
+def downloader(monkeypatch, error=None):
+    """A mirror that serves the archives; with `error` the line breaks in the middle of the second one."""
+
+    class Mirror:
+        def __init__(self, root, download):
+            raw = Path(root) / "MNIST" / "raw"
+            store(raw)
+            store(raw, ending="")  # torchvision unpacks them too
+            if error:
+                (raw / f"{NAMES[1]}.gz").write_bytes(b"\x1f\x8b")
+                raise error
+
+    monkeypatch.setattr(data, "MNIST", Mirror)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("names", [[], NAMES[:3]])
+def test_a_download_is_kept(root, monkeypatch, named, names):
+    folder = root / "elsewhere" if named else root / "data"
+    if named:
+        monkeypatch.setenv("MNISTAE_DATA", str(folder))
+    store(folder / "MNIST" / "raw", names=names)
+    downloader(monkeypatch)
+    assert_is_the_small_mnist(data.load())
+    assert sorted(path.name for path in (folder / "MNIST" / "raw").iterdir()) == sorted(
+        f"{n}.gz" for n in NAMES
+    )
+
+
+@pytest.mark.parametrize("error", [URLError("cut"), ConnectionResetError("cut"), EOFError("cut")])
+def test_a_download_cut_in_the_middle_leaves_nothing_behind(root, monkeypatch, error):
+    downloader(monkeypatch, error)
+    with pytest.warns(UserWarning, match="NOT RESULTS.*none can be downloaded"):
+        assert data.load().name == data.SAMPLE
+    assert list((root / "data" / "MNIST" / "raw").iterdir()) == []
+
+
+def test_no_room_for_the_download_is_an_error_with_its_cure(root, monkeypatch):
+    downloader(monkeypatch, OSError(28, "No space left on device"))
+    with pytest.raises(OSError, match=r"cannot be downloaded .*No space left.*MNISTAE_DATA"):
+        data.load()
+    assert list((root / "data" / "MNIST" / "raw").iterdir()) == []
+
+
+def test_a_download_has_patience_for_twenty_seconds_and_leaves_the_setting_as_it_was(root, monkeypatch):
+    seen = []
+
+    class Hanging:
+        def __init__(self, *args, **kwargs):
+            seen.append(data.socket.getdefaulttimeout())
+            raise TimeoutError("timed out")
+
+    monkeypatch.setattr(data, "MNIST", Hanging)
+    before = data.socket.getdefaulttimeout()
+    with pytest.warns(UserWarning, match="NOT RESULTS"):
+        data.load()
+    assert seen == [20]
+    assert data.socket.getdefaulttimeout() == before
+
+
+def test_nothing_to_be_had_means_the_sample_and_says_so(root):
+    with pytest.warns(
+        UserWarning, match=r"NOT RESULTS.*no network.*training errors.*no number.*four files into"
+    ):
+        assert data.load().name == data.SAMPLE
+
+
+@pytest.fixture
+def sample(root, monkeypatch):
+    monkeypatch.setenv("MNISTAE_DATA", "sample")
+    with pytest.warns(UserWarning, match="NOT RESULTS: MNISTAE_DATA asks for it"):
+        return data.load()
+
+
+def test_the_sample_wins_over_mnist_where_it_is_asked_for(raw, sample):
+    assert sample.name == data.SAMPLE
+
+
+def test_the_sample_is_5000_different_images_in_three_splits(sample):
+    assert [len(split.labels) for split in sample[:3]] == [2_500, 500, 2_000]
+    for images, labels in sample[:3]:
+        assert images.shape == (len(labels), 1, 28, 28)
+        assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+        assert images.min() == 0
+        assert images.max() == 1
+        assert labels.bincount().min() > 0.8 * len(labels) / 10
+        assert labels.bincount().max() < 1.2 * len(labels) / 10
+    images = torch.cat([split.images for split in sample[:3]])
+    assert len({image.numpy().tobytes() for image in images}) == 5_000
+    assert torch.cat([split.labels for split in sample[:3]]).bincount().tolist() == [500] * 10
+
+
+def test_the_sample_is_the_same_each_time_and_upright(sample):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = data.load.__wrapped__()
+    assert all(torch.equal(a.images, b.images) for a, b in zip(sample[:3], again[:3], strict=True))
+    ones = torch.cat([split.images[split.labels == 1] for split in sample[:3]]).mean(0)[0]
+    rows, columns = ones.sum(1), ones.sum(0)
+    assert columns.max() > 2 * rows.max()  # a one is tall
+
+
+def test_the_sample_s_images_are_training_images_of_mnist(sample):
+    if len(data._find(REAL)) < 4:
+        pytest.skip("real test: MNIST is not in data/")
+    path = data._find(REAL)["train-images-idx3-ubyte"]
+    content = path.read_bytes()
+    content = gzip.decompress(content) if path.suffix == ".gz" else content
+    first = {content[start : start + 784] for start in range(16, 16 + 55_000 * 784, 784)}
+    for split in sample[:3]:
+        assert all(image.mul(255).byte().numpy().tobytes() in first for image in split.images)
 
 
 def test_draws_are_balanced_reproducible_and_different():
@@ -156,10 +308,22 @@ def test_draws_are_balanced_reproducible_and_different():
 
 def test_impossible_draws_name_value_and_limit():
     labels = torch.arange(100) % 10
-    with pytest.raises(ValueError, match=r"per_class = 11.*only 10 images of digit 0.*at most 10"):
+    with pytest.raises(ValueError, match="per_class = 11: allowed is 1 to 10, the rarest digit's images"):
         data.balanced_draw(labels, 11, seed=0)
-    with pytest.raises(ValueError, match="only 0 images of digit 9"):
+    with pytest.raises(ValueError, match="allowed is 1 to 0"):
         data.balanced_draw(labels[labels != 9], 1, seed=0)
     for bad in (0, -1, 2.5, "3"):
-        with pytest.raises(ValueError, match="allowed is a whole number from 1"):
+        with pytest.raises(ValueError, match="allowed is 1 to 10"):
             data.balanced_draw(labels, bad, seed=0)
+
+
+def test_distortions_are_small_reproducible_and_each_image_s_own():
+    image = torch.zeros(1, 1, 28, 28)
+    image[:, :, 8:20, 12:16] = 1
+    images = image.expand(200, -1, -1, -1)
+    moved = data.distorted(images, 1.0, torch.Generator().manual_seed(0))
+    assert torch.equal(moved, data.distorted(images, 1.0, torch.Generator().manual_seed(0)))
+    assert len({one.numpy().tobytes() for one in moved}) == 200
+    assert (moved.mean((1, 2, 3)) / image.mean() - 1).abs().max() < 0.25
+    still = data.distorted(images, 0.0, torch.Generator().manual_seed(0))
+    assert torch.allclose(still, images, atol=1e-5)

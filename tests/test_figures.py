@@ -2,40 +2,57 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from mnistae import figures
+from mnistae import data, figures
 
 
 @pytest.fixture
 def axis():
     figures.style()
-    figure, axis = plt.subplots()
+    _, axis = plt.subplots()
     yield axis
-    plt.close(figure)
+    plt.close("all")
 
 
 def test_a_grid_shows_each_image_as_ink_on_paper_with_its_names():
+    figures.style()
     rows = {"top": torch.rand(3, 1, 28, 28), "below": torch.rand(2, 1, 28, 28)}
     figure = figures.image_grid(rows, ["a", "b", "c"])
-    shown = [axis.images[0] for axis in figure.axes if axis.images]
-    assert len(shown) == 5
-    assert np.allclose(shown[0].get_array(), rows["top"][0, 0])
-    assert shown[0].get_clim() == (0, 1), "not stretched: grey must mean the same everywhere"
-    assert [axis.get_title() for axis in figure.axes[:3]] == ["a", "b", "c"]
-    assert [axis.texts[0].get_text() for axis in (figure.axes[0], figure.axes[3])] == ["top", "below"]
+    [axis] = figure.axes
+    sheet = axis.images[0].get_array()
+    assert axis.images[0].get_clim() == (0, 1), "not stretched: grey must mean the same everywhere"
+    for row, images in enumerate(rows.values()):
+        for column, image in enumerate(images):
+            tile = sheet[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+            assert np.array_equal(tile[2:-2, 2:-2], image[0])
+            assert tile.sum() == pytest.approx(image.sum().item(), rel=1e-5), "paper around it"
+    assert not sheet[32:, 64:].any(), "paper where there is no image"
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["a", "b", "c"]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["top", "below"]
     plt.close(figure)
 
 
 def test_a_sweep_shows_mean_deviation_and_every_run(axis):
-    figures.sweep(axis, [2, 4], [[1.0, 3.0], [5.0]], "error", index=9)
-    mean = axis.containers[0].lines[0]
-    assert mean.get_ydata().tolist() == [2.0, 5.0]
-    bars = [segment[:, 1].tolist() for segment in axis.containers[0].lines[2][0].get_segments()]
-    assert bars == [pytest.approx([2 - 2**0.5, 2 + 2**0.5]), [5.0, 5.0]], "sample deviation; none of one run"
-    dots = [line.get_ydata() for line in axis.lines if line.get_marker() == "."]
-    assert sorted(np.concatenate(dots)) == [1.0, 3.0, 5.0]
+    frame = pd.DataFrame({"d": [2, 2, 4], "error": [1.0, 3.0, 5.0]})
+    assert figures.sweep(frame, "d", "error", ax=axis) is axis
+    assert axis.lines[0].get_ydata().tolist() == [2.0, 5.0]
+    bars = axis.containers[0].lines[2][0].get_segments()
+    assert bars[0][:, 1] == pytest.approx([2 - 2**0.5, 2 + 2**0.5]), "sample deviation"
+    assert len(bars) == 1 or not len(bars[1]), "none of one run"
+    assert sorted(axis.collections[-1].get_offsets()[:, 1]) == [1.0, 3.0, 5.0]
+
+
+def test_a_sweep_tells_curves_apart_by_colour_and_marker(axis):
+    frame = pd.DataFrame({"d": [2, 4, 2, 4], "error": [1.0, 3.0, 5.0, 7.0], "kind": ["a", "a", "b", "b"]})
+    figures.sweep(frame, "d", "error", "kind", ax=axis)
+    curves = [
+        line for line in axis.lines if line.get_marker() in figures.MARKERS and len(line.get_xdata()) == 2
+    ]
+    assert len({line.get_color() for line in curves}) == len({line.get_marker() for line in curves}) == 2
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
 
 
 def test_a_correlation_map_groups_coordinates_on_a_fixed_scale(axis):
@@ -50,10 +67,12 @@ def test_a_correlation_map_groups_coordinates_on_a_fixed_scale(axis):
 
 def test_axes_are_labelled_with_plain_numbers(axis):
     axis.plot([2, 64], [0.01, 0.05])
-    figures.size_axis(axis, (2, 10, 64))
-    figures.plain_log(axis)
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["2", "10", "64"]
+    figures.ticks_at(axis, (2, 10, 1_000), "labels")
+    figures.plain_log(axis, "error")
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["2", "10", "1,000"]
     assert "0.02" in {axis.yaxis.get_major_formatter()(value) for value in axis.yaxis.get_ticklocs()}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("labels", "error")
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
 
 
 def test_each_digit_is_named_where_it_is(axis):
@@ -62,7 +81,29 @@ def test_each_digit_is_named_where_it_is(axis):
     assert {text.get_text(): text.get_position() for text in axis.texts} == {"7": (1.0, 0.0), "1": (9.0, 9.0)}
 
 
-def test_a_table_has_no_row_numbers():
-    html = figures.table({"d": [2], "error": ["0.1 ± 0.2"]}).data
+def test_a_table_has_no_row_numbers_unless_asked():
+    frame = pd.DataFrame({"d": [2], "error": ["0.1 ± 0.2"]}, index=["base"])
+    html = figures.table(frame).data
     assert html.count("<th>") == 2
+    assert 'class="dataframe"' in html
     assert "<td>0.1 ± 0.2</td>" in html
+    assert "<th>base</th>" in figures.table(frame, index=True).data
+
+
+@pytest.mark.parametrize(
+    ("look", "note"),
+    [
+        (("MNIST", False), ""),
+        ((data.SAMPLE, False), "NOT RESULTS: embedded sample, seen in training"),
+        ((data.SAMPLE, True), "MNIST's stored results"),
+    ],
+)
+def test_figures_and_tables_off_mnist_say_so(look, note):
+    figures.style(*look)
+    figure, _ = plt.subplots()
+    html = figures.table(pd.DataFrame({"d": [2]})).data
+    figures.style()
+    plt.close(figure)
+    assert "".join(text.get_text() for text in figure.texts) == note
+    assert html.count("<caption") == bool(note)
+    assert note in html

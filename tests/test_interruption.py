@@ -7,14 +7,17 @@ import resource
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
+import joblib
 import pytest
 import torch
 from small import work_in
 
-from mnistae import checkpoints, training
+from mnistae import checkpoints, parallel, training
 from mnistae.checkpoints import CheckpointError
-from mnistae.training import Config, trained, trained_all
+from mnistae.config import Config
+from mnistae.training import train, trained, trained_all
 
 TINY = Config(channels=(4, 8), latent_dim=3, batch_size=16, epochs=3, images=400)
 SWEEP = [replace(TINY, seed=seed) for seed in range(8)]
@@ -33,7 +36,7 @@ def sweep(home):
 def child(job, *arguments):
     """A process that does the job; forked from a clean one, since torch's threads do not survive a fork."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mnistae.training", "pytorch_optimizer"])
+    context.set_forkserver_preload(["mnistae.training"])
     process = context.Process(target=job, args=arguments)
     process.start()
     return process
@@ -103,11 +106,35 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so_in_one_line(small_data, monke
                 yield job(*args)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.joblib, "Parallel", Impatient)
-    with pytest.raises(KeyboardInterrupt, match="3 of 8 networks are finished and kept") as caught:
+    monkeypatch.setattr(parallel.joblib, "Parallel", Impatient)
+    with pytest.raises(KeyboardInterrupt, match=r"^3 of 8 networks are finished and kept\. Run again"):
         trained_all(SWEEP, progress=False)
     assert len(list(checkpoints.folder("MNIST").iterdir())) == 3
-    assert caught.value._render_traceback_() == [str(caught.value)], "all that a notebook shows"
+
+
+def train_or_be_killed(fatal, config, dataset, device):
+    """`train` in a worker, which is killed as if memory had run out, once: the file `fatal` goes with it."""
+    work_in(None)
+    if config.seed == 5 and fatal.exists():
+        fatal.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train(config, dataset, device)
+
+
+@pytest.mark.skipif(joblib.cpu_count() < 2, reason="there would be no worker, only this process")
+def test_a_killed_worker_is_an_error_that_says_how_to_go_on(small_data, monkeypatch, tmp_path):
+    (tmp_path / "fatal").touch()
+    monkeypatch.setattr(training, "train", partial(train_or_be_killed, tmp_path / "fatal"))
+    with pytest.raises(RuntimeError, match=r"killed.* memory.*\. (\d) of 8 networks are finished") as caught:
+        trained_all(SWEEP, progress=False)
+    assert "set LOKY_MAX_CPU_COUNT=1 in the environment and run again" in str(caught.value)
+    kept = {path: path.stat().st_mtime_ns for path in checkpoints.folder("MNIST").iterdir()}
+    assert f"{len(kept)} of 8 networks are finished and kept" in str(caught.value)
+    assert len(kept) < 8
+    assert list(trained_all(SWEEP, progress=False)) == SWEEP
+    after = {path: path.stat().st_mtime_ns for path in checkpoints.folder("MNIST").iterdir()}
+    assert len(after) == 8
+    assert kept.items() <= after.items(), "what was finished is not trained again"
 
 
 def nearly_full(home):

@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "report"))
 build = importlib.import_module("build")
 submission = importlib.import_module("submission")
-headlines = importlib.import_module("headlines").headlines
+run = importlib.import_module("run")
 
 WHO = {"name": "Ada Lovelace", "id": "012345678", "user": "ada"}
-VIEW, STATE = (f"application/vnd.jupyter.widget-{kind}+json" for kind in ("view", "state"))
+STATE, VIEW = run.STATE, run.VIEW
 REPRS = re.compile(r"<Figure|<Axes|<matplotlib|object at 0x|Image\(|[VH]Box\(|Stack\(|Slider\(|text/plain")
 RAW_TEX = re.compile(
     r"\$\$|\\(frac|sum|prod|mathbb|mathcal|mathrm|begin|end|left|right|nabla|partial|[lr]V?ert|hat|text|alpha)\b"
@@ -35,8 +35,13 @@ TABLE = """<table class="dataframe"><thead><tr style="text-align: right;"><th>d<
 <tbody><tr><td>2</td><td>0.0381 ± 0.0004</td></tr><tr><td>10</td><td>-0.0108</td></tr></tbody></table>"""
 
 
-def shown(**data):
-    return new_output("display_data", {key.replace("__", "/"): value for key, value in data.items()})
+def shown(metadata=None, **data):
+    content = {key.replace("__", "/"): value for key, value in data.items()}
+    return new_output("display_data", content, metadata=metadata or {})
+
+
+def announced(name):
+    return code("data", shown({"mnistae": {"data": name}}, text__markdown=f"Data: {name}."))
 
 
 def code(name, *outputs, source="1 + 1", **metadata):
@@ -51,31 +56,47 @@ def picture():
     return shown(image__png=base64.b64encode(buffer.getvalue()).decode(), text__plain="<Figure size 200x100>")
 
 
-def study(folder, *cells):
+def widget(kind, **state):
+    return {"model_name": f"{kind}Model", "state": {"_model_name": f"{kind}Model", **state}}
+
+
+def slider():
+    """The stored state of an α slider of two pairs and three steps, as ipywidgets writes it."""
+    frames = [f'<img src="data:image/gif;base64,{n}" alt="frame {n}">' for n in range(6)]
+    parts = [
+        widget("Dropdown", _options_labels=["4 → 9", "a < b"]),
+        widget("SelectionSlider", _options_labels=["0.00", "0.50", "1.00"], index=1),
+        widget("Play"),
+        *(widget("HTML", value=text) for text in ("<b>names</b>", *frames, "Drag.")),
+    ]
+    state = {str(n): part for n, part in enumerate(parts, 1)}
+    return state | {"0": widget("VBox", children=[f"IPY_MODEL_{n}" for n in state])}
+
+
+def study(folder, *cells, state=None):
     """One executed notebook of every kind of cell, with `cells` at its end; returns its folder."""
-    slider = new_output(
-        "execute_result",
-        {
-            VIEW: {"model_id": "1", "version_major": 2, "version_minor": 0},
-            "text/plain": "VBox(children=(IntSlider(value=0),))",
-        },
-    )
+    view = {VIEW: {"model_id": "0", "version_major": 2, "version_minor": 0}}
+    words = {"text/plain": "VBox(children=(IntSlider(value=0),))"}
+    box = new_output("execute_result", view | words, execution_count=1)
     formula = r"$$\frac{1}{N} \sum_{i=1}^{N} \lVert x_i \rVert^2, \quad \lvert a \rvert \le \alpha$$"
-    links = "See [two](02_two.ipynb#x), [here](#gone)."
+    links = "See [there](#question)."
+    proved = {"tags": ["answer"], "figure": "words"}
     nb = new_notebook(
         cells=[
             new_markdown_cell(f"# 1  First\n\n{links}\n\n{formula}", id="title"),
             new_markdown_cell("## Question\n\n> How far does it go?", id="question"),
             code("table", shown(text__html=TABLE, text__plain="    test MSE"), caption="Error against $d$."),
-            code("figure", picture(), caption="A grey box.", width="40%", source="plt.hidden_code()"),
-            code("slider", slider),
+            code("figure", picture(), caption="A *grey* box.", width="40%", source="plt.hidden_code()"),
+            code("words", picture(), caption="Another box.", alt="a box, half dark"),
+            code("slider", box),
             code("claims", *(shown(text__markdown=f"✓ {text} holds.") for text in ("This", "That"))),
             code("print", new_output("stream", name="stdout", text="α ∈ [0, 1], a ≤ b ± 1 − 2 " + "x" * 200)),
-            code("answer", shown(text__markdown="**Answer (i).** It goes to $d = 10$."), tags=["answer"]),
+            code("answer", shown(text__markdown="**Answer (i).** It goes to $d = 10$."), **proved),
             *cells,
         ]
     )
-    nb.metadata.widgets = {STATE: {"state": {}, "version_major": 2, "version_minor": 0}}
+    state = slider() if state is None else state
+    nb.metadata.widgets = {STATE: {"state": state, "version_major": 2, "version_minor": 0}}
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, folder / "01_first.ipynb")
     return folder
@@ -83,6 +104,10 @@ def study(folder, *cells):
 
 def texts(pdf):
     return [unicodedata.normalize("NFKC", page.extract_text()) for page in PdfReader(io.BytesIO(pdf)).pages]
+
+
+def squeezed_lines(text):
+    return re.sub(r"\s+", " ", text)
 
 
 def squeezed(text):
@@ -110,7 +135,7 @@ def test_the_chapter_is_typeset(pages):
         "✓",
         "This holds.",
         "α ∈ [0, 1], a ≤ b ± 1 − 2",
-        "(p. 4; Figure 1.1, p. 4)",
+        "(chapter 1, p. 4, Figure 1.2, p. 4)",
         "How far does it go?",
     ):
         assert part in text, part
@@ -120,14 +145,19 @@ def test_the_chapter_is_typeset(pages):
     assert "dataframe" not in text
     assert "Answer (i)." in pages[1]  # the summary
     assert "1 First" in pages[2]  # the contents
-    assert any("Appendix A" in page for page in pages[4:])
     assert "torch==" in pages[-1]
     assert "sha256" not in pages[-1]
 
 
 def test_the_same_notebooks_give_the_same_bytes_and_code_can_be_shown(small):
     assert build.build_pdf(small, code=True) == build.build_pdf(small, code=True)
+    assert build.build_pages(small) == build.build_pages(small)
     assert "plt.hidden_code()" in "\n".join(texts(build.build_pdf(small, code=True))[3:6])
+
+
+def test_figures_can_be_heard_in_the_pdf(small):
+    pdf = build.build_pdf(small).decode("latin-1")
+    assert "/Alt" in pdf
 
 
 @pytest.mark.parametrize(
@@ -135,6 +165,9 @@ def test_the_same_notebooks_give_the_same_bytes_and_code_can_be_shown(small):
     [
         (new_markdown_cell(r"A formula: $\notacommand{x}$.", id="unreadable"), "notacommand"),
         (code("unreadable", shown(text__markdown=r"$$\frac{1}{$$")), "not read as a formula"),
+        (new_markdown_cell("[nowhere](#gone)", id="unreadable"), "gone"),
+        (code("unreadable", picture()), "without caption or alt"),
+        (code("unreadable", picture(), caption="c", width="wide"), "cannot be set"),
         (
             code("unreadable", shown(text__plain="42"), caption="A caption of nothing."),
             "neither figure nor table",
@@ -147,22 +180,50 @@ def test_the_same_notebooks_give_the_same_bytes_and_code_can_be_shown(small):
         (new_code_cell("1", id="unreadable"), "was not executed"),
     ],
 )
-def test_what_cannot_be_set_stops_the_build_with_its_place(tmp_path, capsys, cell, words):
+def test_what_cannot_be_set_stops_the_build_with_its_place(tmp_path, cell, words):
     target = tmp_path / "ex2.pdf"
-    assert build.main(["pdf", "--notebooks", str(study(tmp_path / "nb", cell)), "--output", str(target)]) == 1
-    error = capsys.readouterr().err
-    assert "01_first.ipynb: cell 'unreadable'" in error
-    assert words in error
+    folder = study(tmp_path / "nb", cell)
+    with pytest.raises(SystemExit) as stopped:
+        build.main(["pdf", "--notebooks", str(folder), "--output", str(target)])
+    assert "01_first.ipynb: cell 'unreadable'" in stopped.value.code
+    assert words in stopped.value.code
     assert not target.exists()
 
 
-def test_stand_in_data_and_identity_are_named(tmp_path):
-    folder = study(tmp_path / "nb")
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "transfer.json").write_text('{"dataset": "stand-in digits", "values": []}')
+def test_a_widget_without_its_state_stops_the_pages_and_not_the_pdf(tmp_path):
+    folder = study(tmp_path / "nb", state={})
+    with pytest.raises(SystemExit) as stopped:
+        build.main(["html", "--notebooks", str(folder), "--output", str(tmp_path / "html")])
+    assert "01_first.ipynb: cell 'slider'" in stopped.value.code
+    assert "report/run.py" in stopped.value.code  # the way out
+    assert not (tmp_path / "html").exists()
+    assert build.build_pdf(folder)
+
+
+def test_data_and_identity_are_named_as_the_notebook_says(tmp_path):
+    folder = study(tmp_path / "nb", announced("embedded sample"))
     named = texts(build.build_pdf(folder, identity=WHO))
-    assert all("stand-in digits, not" in page for page in named)
+    assert "Made on the embedded sample, not on MNIST" in squeezed_lines(named[0])
+    assert all("embedded sample, no results" in page for page in named[1:])
+    assert "Figure 1.1 (embedded sample, no result)" in "".join(named)
     assert all(value in named[0] for value in WHO.values())
+    assert all("Made on the embedded sample" in page for page in build.build_pages(folder).values())
+
+
+def test_mnist_is_named_and_mixed_data_are_refused(tmp_path):
+    folder = study(tmp_path / "nb", announced("MNIST"))
+    pages = texts(build.build_pdf(folder))
+    assert "MNIST (LeCun, Cortes and Burges, 1998)" in pages[0]
+    assert "no result" not in "".join(pages)
+    study(tmp_path / "other", announced("embedded sample"))
+    (tmp_path / "other/01_first.ipynb").rename(folder / "02_second.ipynb")
+    with pytest.raises(build.BuildError, match="mix data"):
+        build.build_pdf(folder)
+
+
+def test_headlines_become_the_readme_table():
+    table = build.result_table({"dataset": "MNIST", "headlines": {"How far?": "0.1 ± 0.2", "Why?": "so"}})
+    assert table == "| | result |\n|---|---|\n| How far? | 0.1 ± 0.2 |\n| Why? | so |"
 
 
 @pytest.mark.parametrize(
@@ -188,9 +249,10 @@ def test_stand_in_data_and_identity_are_named(tmp_path):
 def test_a_bad_identity_is_refused_and_leaves_no_zip(small, capsys, key, value):
     before = sorted((ROOT / "report").glob("ex2_*"))
     given = [part for k, v in (WHO | {key: value}).items() for part in (f"--{k}", v)]
-    assert build.main(["submission", "--notebooks", str(small), *given]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        build.main(["submission", "--notebooks", str(small), *given])
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {key.upper()} ")
+    assert f"error: {key.upper()} " in error
     assert f"--{key} " in error  # the way out
     assert sorted((ROOT / "report").glob("ex2_*")) == before
 
@@ -233,29 +295,23 @@ def test_the_zip_holds_code_checkpoints_pdf_and_name(project):
     assert (project / "README.md").read_text() == "# README.md\n"  # nothing personal in the tree
 
 
-def test_pages_need_neither_kernel_nor_math_script(small, tmp_path):
-    (tmp_path / "scripts").mkdir()
-    out = tmp_path / "html"
-    command = [
-        "html",
-        "--notebooks",
-        str(small),
-        "--output",
-        str(out),
-        "--offline",
-        str(tmp_path / "scripts"),
-    ]
-    assert build.main(command) == 0
-    page = (out / "01_first.html").read_text()
+def test_a_page_holds_all_that_it_needs(small, tmp_path):
+    build.main(["html", "--notebooks", str(small), "--output", str(tmp_path)])
+    page, index = ((tmp_path / name).read_text() for name in ("01_first.html", "index.html"))
+    assert (
+        re.findall(r'(?:src|srcset|href)="(?!data:|#|index|01_first)[^"]*"|url\(|@import', page + index) == []
+    )
     assert "<math" in page
-    assert "frac{1}{N}" in page.split("<annotation", 1)[1]
-    assert "$$" not in re.sub(r"(?s)<script.*?</script>", "", page)
-    assert STATE in page
-    assert "../scripts/embed-amd.js" in page
-    assert "../scripts/require.js" in page
-    assert "<strong>Figure 1.1:</strong> A grey box." in page
-    assert 'href="02_two.html#x"' in page
-    assert 'href="01_first.html"' in (out / "index.html").read_text()
+    assert not RAW_TEX.search(re.sub(r"(?s)<(script|style|annotation).*?</\1>", "", page))
+    assert not REPRS.search(page)
+    assert "<strong>Figure 1.1:</strong> A <em>grey</em> box." in page
+    assert re.findall(r'<img [^>]*png[^>]*alt="(.*?)"', page) == ["A grey box.", "a box, half dark"]
+    assert re.findall(r"<option>([^<]*)", page) == ["4 → 9", "a &lt; b"]
+    assert len(re.findall("<img[^>]* hidden", page)) == 6
+    assert '<a href="#question"' in page  # the contents
+    assert "plt.hidden_code()" in page.split("<summary>Code</summary>", 1)[1]
+    assert 'href="01_first.html#01_first-answer"' in index
+    assert "Answer (i)." in index
 
 
 # The report itself
@@ -284,15 +340,15 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module")
 def report():
-    """The texts of the report's pages up to the appendix, from the committed notebooks."""
+    """The texts of the report's pages before the environment, from the committed notebooks."""
     missing = [name for name in CHAPTERS if not (ROOT / f"notebooks/{name}.ipynb").is_file()]
     if missing:
         pytest.skip(f"notebooks not written yet: {', '.join(missing)}")
     pdf = build.build_pdf(ROOT / "notebooks")
-    assert len(pdf) < 4e6
+    assert len(pdf) < 3e6
     pages = texts(pdf)
-    assert 20 <= len(pages) <= 90
-    return pages[: next(n for n, page in enumerate(pages) if n > 3 and "Appendix A: the package" in page)]
+    assert 20 <= len(pages) <= 46
+    return pages[:-1]
 
 
 def test_every_question_and_answer_is_in_the_report(report):
@@ -318,7 +374,8 @@ def test_headline_numbers_are_those_of_the_results(report):
     results = json.loads(file.read_text())
     assert results["dataset"] == "MNIST"
     text = squeezed("".join(report))
-    missing = [row for row in headlines(results) if squeezed(re.split(r" \(|; ", row[1])[0]) not in text]
+    answers = results["headlines"].values()
+    missing = [answer for answer in answers if squeezed(re.split(r" \(|; ", answer)[0]) not in text]
     assert missing == []
     for d, row in results["reconstruction"]["by_latent_dim"].items():
         assert f"{mean(row['test_mse']):.5f}" in text, f"test MSE at d = {d}"

@@ -1,8 +1,15 @@
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
-from mnistae import data, figures, results
+from mnistae import data, results
+from mnistae.config import Config
+from mnistae.training import Run
+
+EMPTY = data.Split(torch.zeros(0, 1, 28, 28), torch.zeros(0))
 
 
 @pytest.fixture
@@ -11,60 +18,102 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed: (text, output metadata) one by one."""
+    displayed = []
+
+    def display(markdown, metadata=None):
+        displayed.append((markdown.data, metadata))
+
+    monkeypatch.setattr(results, "display", display)
+    return displayed
+
+
 def on(monkeypatch, name):
-    monkeypatch.setattr(data, "load", lambda: data.Data(None, None, None, name))
+    monkeypatch.setattr(data, "load", lambda: data.Data(EMPTY, EMPTY, EMPTY, name))
 
 
-def test_a_claim_that_does_not_hold_stops_the_notebook(monkeypatch, capsys):
+def test_a_claim_that_does_not_hold_stops_the_notebook(monkeypatch, shown):
     on(monkeypatch, "MNIST")
     results.claim("One is less than two.", 1 < 2)
     with pytest.raises(AssertionError, match=r"does not hold: Two is less than one\."):
         results.claim("Two is less than one.", 2 < 1)
+    results.answer("So it is.")
+    assert [text for text, _ in shown] == ["✓ One is less than two.", "So it is."]
 
 
-def test_claims_about_mnist_are_not_made_of_the_stand_in(monkeypatch):
-    on(monkeypatch, data.STAND_IN)
+def test_claims_about_mnist_are_not_made_of_the_sample(monkeypatch, shown):
+    on(monkeypatch, data.SAMPLE)
     results.claim("The test error is 0.009.", False)
+    results.answer("It is small.")
+    results.claim("A theorem.", True, about_mnist=False)
     with pytest.raises(AssertionError):
         results.claim("A theorem.", False, about_mnist=False)
+    assert [text for text, _ in shown] == [
+        "(of MNIST, not checked on the embedded sample) The test error is 0.009.",
+        "(on the embedded sample, no result) It is small.",
+        "✓ A theorem.",
+    ]
+
+
+@pytest.mark.parametrize("name", ["MNIST", data.SAMPLE])
+def test_a_chapter_announces_its_data_to_readers_and_to_the_report(monkeypatch, shown, name):
+    on(monkeypatch, name)
+    results.announce(data.load())
+    [(text, metadata)] = shown
+    assert metadata == {"mnistae": {"data": name}}
+    assert "0 training, 0 validation and 0 test images" in text
+    assert ("NOT RESULTS" in text) == (name != "MNIST")
 
 
 def test_records_are_rounded_joined_and_named_by_their_data(monkeypatch, folder):
     on(monkeypatch, "MNIST")
-    results.record("reconstruction", {2: {"test_mse": [0.0123456789, 1]}, "channels": (8, 16)})
-    results.record("transfer", [])
+    values = {
+        2: {"test_mse": [0.0123456789, 1]},
+        "channels": (8, 16),
+        "n": np.int64(3),
+        "x": np.float64(1 / 3),
+    }
+    results.record("reconstruction", values, {"How small?": "0.0123"})
+    results.record("transfer", [], {"How many?": "7"})
     assert results.collected(folder) == {
         "dataset": "MNIST",
-        "reconstruction": {"2": {"test_mse": [0.0123457, 1]}, "channels": [8, 16]},
+        "headlines": {"How small?": "0.0123", "How many?": "7"},
+        "reconstruction": {"2": {"test_mse": [0.0123457, 1]}, "channels": [8, 16], "n": 3, "x": 0.333333},
         "transfer": [],
     }
     assert sorted(path.name for path in folder.iterdir()) == ["reconstruction.json", "transfer.json"]
-    json.loads((folder / "transfer.json").read_text())
+    assert json.loads((folder / "transfer.json").read_text())["dataset"] == "MNIST"
 
 
 def test_two_data_sets_are_never_mixed(monkeypatch, folder):
     on(monkeypatch, "MNIST")
-    results.record("reconstruction", {})
-    on(monkeypatch, data.STAND_IN)
-    results.record("transfer", {})
-    with pytest.raises(ValueError, match="mixes MNIST and stand-in digits: run all the notebooks again"):
+    results.record("reconstruction", {}, {})
+    on(monkeypatch, data.SAMPLE)
+    results.record("transfer", {}, {})
+    with pytest.raises(ValueError, match="mixes MNIST and embedded sample: run all the notebooks again"):
         results.collected(folder)
 
 
 def test_nothing_recorded_is_no_data_set(folder):
-    assert results.collected(folder) == {"dataset": ""}
+    assert results.collected(folder) == {"dataset": "", "headlines": {}}
+
+
+def test_a_table_has_a_row_an_experiment_with_its_fields_results_and_measures():
+    runs = {Config(seed=seed): Run(Config(seed=seed), None, [{"train": 0.5}], 1.5) for seed in (0, 1)}
+    table = results.table(runs, epochs_seen=lambda run: len(run.history))
+    assert table.seed.tolist() == [0, 1]
+    assert table.latent_dim.tolist() == [10, 10]
+    assert table.cpu_seconds.tolist() == [1.5, 1.5]
+    assert table.epochs_seen.tolist() == [1, 1]
 
 
 def test_mean_sd_is_the_sample_standard_deviation():
     assert results.mean_sd([1.0, 2.0, 3.0], 2) == "2.00 ± 1.00"
 
 
-def test_figures_off_mnist_say_so():
-    import matplotlib.pyplot as plt
-
-    for name, notes in (("MNIST", 0), (data.STAND_IN, 1)):
-        figures.style(name)
-        figure, _ = plt.subplots()
-        assert [text.get_text() for text in figure.texts] == ["NOT MNIST: stand-in digits"] * notes
-        plt.close(figure)
-    figures.style()
+@pytest.mark.parametrize(("lowest_at_two", "steep"), [(0.31, True), (0.29, False)])
+def test_falls_means_by_more_than_the_spread_at_every_step(lowest_at_two, steep):
+    frame = pd.DataFrame({"d": [4, 2, 2, 4], "error": [0.3, lowest_at_two, 0.5, 0.2]})
+    assert results.falls(frame, "error", "d") == steep

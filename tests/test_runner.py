@@ -42,7 +42,7 @@ def test_two_runs_write_the_same_bytes(tmp_path, capsys):
     )
     second = save(tmp_path / "in/02.ipynb", new_code_cell("import os; print(os.getcwd())", id="where"))
     for output in ("a", "b"):
-        assert run.main([str(first), str(second), "--output", str(tmp_path / output), "--jobs", "2"]) == 0
+        run.main([str(first), str(second), "--output", str(tmp_path / output), "--jobs", "2"])
     for name in ("01.ipynb", "02.ipynb"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     text = (tmp_path / "a/01.ipynb").read_text()
@@ -60,7 +60,44 @@ def test_two_runs_write_the_same_bytes(tmp_path, capsys):
     link = next(model for model in models.values() if model["model_name"] == "LinkModel")
     assert link["state"]["source"][0].removeprefix("IPY_MODEL_") in models
     assert str(tmp_path / "in") in (tmp_path / "a/02.ipynb").read_text()  # its working folder
-    assert "02.ipynb: done in" in capsys.readouterr().out
+    assert "02.ipynb: done" in capsys.readouterr().out
+
+
+def announcing(name):
+    output = f"metadata={{'mnistae': {{'data': {name!r}}}}}"
+    return new_code_cell(f"display({{'text/plain': 'data'}}, raw=True, {output})", id="data")
+
+
+def test_only_mnist_replaces_a_notebook(tmp_path):
+    path = save(tmp_path / "01.ipynb", announcing("embedded sample"))
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match=r"01.ipynb: not replaced, since it ran on the embedded sample"):
+        run.main([str(path), "--in-place"])
+    assert path.read_bytes() == before
+    run.main([str(path), "--output", str(tmp_path / "out")])
+    save(path, announcing("MNIST"))
+    run.main([str(path), "--in-place"])
+    assert path.read_bytes() != before
+
+
+def test_figures_carry_what_they_show():
+    def cell(name, **metadata):
+        figure = new_output("display_data", {"image/png": "AA==", "text/plain": "<Figure>"})
+        return new_code_cell("x", id=name, outputs=[figure], metadata=metadata)
+
+    cells = [
+        cell("a", caption="The **error** at $d$."),
+        cell("b", caption="c", alt="a curve falls"),
+        cell("c"),
+    ]
+    nb = nbformat.reads(run.canonical(new_notebook(cells=cells)), as_version=4)
+    shown = [c.outputs[0].metadata for c in nb.cells]
+    assert shown == [
+        {"image/png": {"alt": "The error at d."}},
+        {"image/png": {"alt": "a curve falls"}},
+        {},
+    ]
+    assert nb.cells[1].metadata == {"caption": "c", "alt": "a curve falls"}
 
 
 @pytest.mark.parametrize(
@@ -70,11 +107,12 @@ def test_two_runs_write_the_same_bytes(tmp_path, capsys):
         ("import os; os._exit(1)", "Kernel died"),
     ],
 )
-def test_a_failing_cell_stops_the_run_and_leaves_the_file(tmp_path, capsys, cell, said):
+def test_a_failing_cell_stops_the_run_and_leaves_the_file(tmp_path, cell, said):
     path = save(tmp_path / "bad.ipynb", new_code_cell("x = 1", id="good"), new_code_cell(cell, id="faulty"))
     before = path.read_bytes()
-    assert run.main([str(path), "--in-place"]) == 1
-    error = capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        run.main([str(path), "--in-place"])
+    error = stopped.value.code
     assert "bad.ipynb: failed in cell 'faulty'" in error
     assert said in error
     assert "\x1b" not in error
@@ -82,10 +120,10 @@ def test_a_failing_cell_stops_the_run_and_leaves_the_file(tmp_path, capsys, cell
     assert [file.name for file in tmp_path.iterdir()] == ["bad.ipynb"]
 
 
-def test_a_cell_that_takes_too_long_fails(tmp_path, capsys):
+def test_a_cell_that_takes_too_long_fails(tmp_path):
     path = save(tmp_path / "slow.ipynb", new_code_cell("import time; time.sleep(60)", id="sleeps"))
-    assert run.main([str(path), "--output", str(tmp_path / "out"), "--timeout", "1"]) == 1
-    assert "slow.ipynb: failed in cell 'sleeps'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"slow.ipynb: failed in cell 'sleeps'"):
+        run.main([str(path), "--output", str(tmp_path / "out"), "--timeout", "1"])
     assert not (tmp_path / "out").exists()
 
 

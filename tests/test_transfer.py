@@ -2,10 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mnistae import checkpoints, transfer
-from mnistae.training import Config, trained
-from mnistae.transfer import Transfer, transfer_all
+from mnistae.config import Config, Transfer
+from mnistae.training import trained
+from mnistae.transfer import transfer_all
 
 ENCODER = Config(channels=(4, 8), latent_dim=3, batch_size=16, epochs=3, images=400)
 FROZEN = Transfer("frozen", ENCODER, labels_per_class=3, draw=0, steps=30)
@@ -61,7 +63,7 @@ def test_every_scheme_starts_from_the_same_head(encoder, monkeypatch):
     assert same(heads[0], heads[2])
 
 
-@pytest.mark.parametrize("scheme", transfer.SCHEMES)
+@pytest.mark.parametrize("scheme", [*transfer.SCHEMES, *transfer.YARDSTICKS])
 def test_every_scheme_runs_and_repeats(encoder, scheme):
     experiment = replace(FROZEN, scheme=scheme, fixed_norm=scheme != "from_scratch")
     first, again = transfer.transfer(experiment), transfer.transfer(experiment)
@@ -70,19 +72,23 @@ def test_every_scheme_runs_and_repeats(encoder, scheme):
     assert first.train_accuracy > 0.3
 
 
-def test_tuning_draws_never_see_test_images(encoder, small_data, monkeypatch):
+def test_tuning_never_sees_test_images(encoder, small_data, monkeypatch):
     small_data.test.images[:] = float("nan")
-    outcome = transfer.transfer(replace(FROZEN, draw=transfer.TUNING))
+    outcome = transfer.transfer(replace(FROZEN, split="validation"))
     assert 0 <= outcome.accuracy <= 1
 
 
 def test_impossible_experiments_say_what_is_allowed(encoder):
-    with pytest.raises(ValueError, match="scheme='sideways': allowed is one of frozen, fine_tuned"):
+    with pytest.raises(ValidationError, match=r"scheme(?s:.)*'frozen', 'fine_tuned'.*input_value='sideways'"):
         replace(FROZEN, scheme="sideways")
-    with pytest.raises(ValueError, match="scheme='logistic_pca' has no network: allowed is one of frozen"):
+    with pytest.raises(
+        ValueError, match=r"scheme='logistic_pca' has no network: allowed is one of \('frozen'"
+    ):
         transfer.learnt(replace(FROZEN, scheme="logistic_pca"))
-    with pytest.raises(ValueError, match=r"only 40 images of digit 0.*at most 40"):
+    with pytest.raises(ValueError, match="per_class = 41: allowed is 1 to 40"):
         transfer.transfer(replace(FROZEN, labels_per_class=41))
+    with pytest.raises(ValidationError, match=r"encoder\.task='classify': allowed is 'reconstruct'"):
+        replace(FROZEN, encoder=replace(ENCODER, task="classify"))
 
 
 def test_outcomes_are_kept_and_only_missing_ones_run(encoder, monkeypatch):
@@ -98,7 +104,7 @@ def test_outcomes_are_kept_and_only_missing_ones_run(encoder, monkeypatch):
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("{", "["), ('"outcomes"', '"others"'), (": [0.", ": [1."), ("draw=0", "draw=1"), ("", "[]")],
+    [("{", "["), ('"outcomes"', '"others"'), (": [0.", ": [1."), ('"0"', '"1"'), ("", "[]")],
 )
 def test_a_damaged_table_is_named_with_its_cure(encoder, before, after):
     path = checkpoints.folder("MNIST") / "transfer.json"
@@ -109,16 +115,37 @@ def test_a_damaged_table_is_named_with_its_cure(encoder, before, after):
         transfer_all([FROZEN], progress=False)
 
 
+def test_distorted_copies_are_learnt_with_the_labels_of_their_images(encoder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(transfer, "fit", lambda network, split, *a, **k: seen.append((split, k)))
+    transfer.learnt(replace(FROZEN, scheme="fine_tuned", distortion=1.0, steps=60))
+    (split, asked), images = seen[0], 30
+    assert len(split.images) == len(split.labels) == images * (1 + transfer.COPIES)
+    assert torch.equal(split.labels[:images], split.labels[images : 2 * images])
+    assert not torch.equal(split.images[:images], split.images[images : 2 * images])
+    assert asked["epochs"] == 60 // (1 + transfer.COPIES), "as many steps, in whole passes"
+
+
+def test_a_classifier_s_train_mode_keeps_what_it_should(encoder):
+    network = transfer.learnt(replace(FROZEN, scheme="fine_tuned")).train()
+    norms = [layer for layer in network.encoder.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(layer.training for layer in norms)
+    assert network.head.training
+
+
 def test_what_two_processes_find_is_all_kept(encoder):
     path = checkpoints.folder("MNIST") / "transfer.json"
-    transfer._keep(path, {"mine": [1.0, 1.0, 0.0]})
-    transfer._keep(path, {"yours": [0.5, 1.0, 0.0]})  # who began before mine was written
-    assert set(transfer._kept(path)) == {"mine", "yours"}
+    transfer._keep(path, {"mine draw 0": [1.0, 1.0, 0.0]})
+    transfer._keep(path, {"yours draw 0": [0.5, 1.0, 0.0]})  # who began before mine was written
+    assert set(transfer._kept(path)) == {"mine draw 0", "yours draw 0"}
 
 
 def test_encoders_are_asked_for_before_many_processes_would_each_train_them(encoder, monkeypatch):
     asked = []
     monkeypatch.setattr(transfer, "trained_all", lambda configs, progress: asked.extend(configs))
     monkeypatch.setattr(transfer, "transfer", lambda e: transfer.Outcome(1, 1, 0))
-    transfer_all([replace(FROZEN, scheme=scheme) for scheme in transfer.SCHEMES[2:]], progress=False)
+    transfer_all(
+        [replace(FROZEN, scheme=scheme) for scheme in ("from_scratch", *transfer.YARDSTICKS)], progress=False
+    )
     assert asked == [ENCODER], "for the logistic regression on its codes"
