@@ -58,7 +58,8 @@ def stamp(figure: Figure) -> None:
 def table(frame: pd.DataFrame, index: bool = False) -> HTML:
     """A table that reads alike in the notebook, on a page and in the PDF. index: with the rows' names."""
     note = f'<caption style="color:red">{_note}</caption>' if _note else ""
-    return HTML(frame.to_html(index=index, border=0, na_rep="").replace("<thead>", f"{note}<thead>"))
+    plain = frame.rename_axis(columns=None)  # its name would stand over an empty column
+    return HTML(plain.to_html(index=index, border=0, na_rep="").replace("<thead>", f"{note}<thead>"))
 
 
 def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), size: float = 0.62) -> Figure:
