@@ -12,7 +12,6 @@ from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import URLError
 
 import pandas as pd
 import torch
@@ -23,7 +22,6 @@ from torchvision.datasets import MNIST
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = "embedded sample"
 SAMPLE_SIZES = (2_500, 500, 2_000)  # train, validation, test: pairs and correlations need the test images
-NO_NETWORK = (RuntimeError, URLError, HTTPException, ConnectionError, TimeoutError, EOFError)
 VALIDATION_IMAGES = 5_000  # the last ones of MNIST's 60,000 training images
 CONTENTS = {  # MD5 of the unpacked files, so that archives and unpacked files are known alike
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -56,8 +54,8 @@ def load() -> Data:
     The environment variable MNISTAE_DATA names another folder, absolute or from the project's own, or
     "sample" for the embedded images. The files may be packed or not, named with dash or dot, in the folder
     or in MNIST/raw below it. With none in `data/` and no network the sample is taken, and announced.
-    Raises OSError, naming files and cure, if one is damaged, unreadable or missing beside others, if the
-    disk is full, or if the folder that MNISTAE_DATA names has no MNIST and none can be downloaded.
+    Raises OSError, naming files and cure, if one is damaged, unreadable or missing beside others, or if the
+    folder that MNISTAE_DATA names has no MNIST and none can be downloaded.
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", 1998.
     """
     named = os.environ.get("MNISTAE_DATA")
@@ -68,8 +66,8 @@ def load() -> Data:
     if missing := [name for name in CONTENTS if name not in found]:
         try:
             _download(folder / "MNIST" / "raw")
-        except (*NO_NETWORK, OSError) as error:
-            if isinstance(error, NO_NETWORK) and not found and not named:
+        except (OSError, RuntimeError, HTTPException, EOFError) as error:
+            if not (found or named):
                 return _sample(f"there is no MNIST in {folder} and none can be downloaded ({error})")
             raise FileNotFoundError(
                 f"{', '.join(missing)} missing (packed or not) in {folder} and in MNIST/raw below it, and "

@@ -50,9 +50,6 @@ def reconstruction_mse(autoencoder: nn.Module, images: Tensor) -> float:
 def pca(images: Tensor, latent_dim: int) -> Any:
     """scikit-learn's PCA of images (N, 1, 28, 28). Raises as `mse` does, and ValueError for a wrong size."""
     _check_images(images)
-    largest = min(len(images) - 1, images[0].numel())
-    if not 1 <= latent_dim <= largest:
-        raise ValueError(f"latent_dim={latent_dim}: allowed is 1 to {largest} for {len(images)} images")
     from sklearn.decomposition import PCA
 
     return PCA(latent_dim, svd_solver="covariance_eigh").fit(images.flatten(1).numpy())
@@ -74,22 +71,15 @@ def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> di
     return {d: float(whole - parts[:d].sum()) for d in latent_dims}
 
 
-def _checked_codes(z: Tensor) -> np.ndarray:
-    codes = np.asarray(z, dtype=np.float64)
-    if codes.ndim != 2 or codes.shape[0] < 2 or codes.shape[1] < 2:
-        raise ValueError(f"codes of shape {codes.shape}: allowed is (N, d) with N and d at least 2")
-    if not np.isfinite(codes).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(codes))} codes are not finite: allowed are numbers")
-    return codes
-
-
 def alive(z: Tensor) -> np.ndarray:
     """Which coordinates vary over the images: (N, d) -> (d,) bool. The others are dead.
 
     That is, with a standard deviation of less than a millionth of their largest magnitude: what float32
     leaves of a constant. Raises ValueError unless N and d are at least 2 and all codes finite.
     """
-    codes = _checked_codes(z)
+    from sklearn.utils import check_array
+
+    codes = check_array(z, dtype=np.float64, ensure_min_samples=2, ensure_min_features=2)
     return codes.std(0) > 1e-6 * np.abs(codes).max(0)
 
 
@@ -98,7 +88,7 @@ def correlations(z: Tensor) -> np.ndarray:
 
     Raises ValueError as `alive` does, and for fewer than two live coordinates.
     """
-    codes = _checked_codes(z)[:, alive(z)]
+    codes = np.asarray(z)[:, alive(z)]
     if codes.shape[1] < 2:
         raise ValueError(f"{codes.shape[1]} live coordinates: a correlation needs at least 2")
     return np.corrcoef(codes, rowvar=False)
@@ -151,8 +141,6 @@ def intrinsic_dimension(points: Tensor) -> float:
     of them. Raises ValueError for fewer points or NaN. Source: Facco et al., "Estimating the intrinsic
     dimension of datasets by a minimal neighborhood information", 2017.
     """
-    if len(points) < 3:
-        raise ValueError(f"{len(points)} points: allowed are at least 3, so that each has two neighbours")
     from sklearn.neighbors import NearestNeighbors
 
     distance, _ = NearestNeighbors(n_neighbors=3).fit(points).kneighbors(points)

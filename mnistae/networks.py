@@ -78,26 +78,11 @@ class Cloud(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """x_hat = D(E(x)): (N, 1, 28, 28) -> (N, 1, 28, 28) through (N, latent_dim).
+    """x_hat = D(E(x)): (N, 1, 28, 28) -> (N, 1, 28, 28) through (N, latent_dim)."""
 
-    noise: strength of `Noise` on the code; variational: the encoder ends in a `Cloud`.
-    """
-
-    def __init__(
-        self,
-        latent_dim: int,
-        channels: tuple[int, ...],
-        kernel_size: int,
-        noise: float = 0,
-        variational: bool = False,
-    ):
+    def __init__(self, encoder: nn.Sequential, decoder: nn.Sequential):
         super().__init__()
-        self.encoder = Encoder(2 * latent_dim if variational else latent_dim, channels, kernel_size)
-        self.decoder = Decoder(latent_dim, channels, kernel_size)
-        if variational:
-            self.encoder.append(Cloud())
-        if noise:
-            self.encoder.append(Noise(noise))
+        self.encoder, self.decoder = encoder, decoder
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.encoder(x))

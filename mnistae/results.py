@@ -75,28 +75,21 @@ def answer(text: str) -> None:
 def record(chapter: str, values: Any, headlines: Mapping[str, str]) -> None:
     """Keep a chapter's numbers, rounded to 6 significant digits, in its own file; `collected` joins them.
 
-    headlines: question -> answer, the chapter's rows in the README's table.
+    chapter: number and name, as "1_reconstruction". headlines: question -> answer, its rows in the README.
     """
-    kept = {"dataset": data.load().name, "values": _rounded(values), "headlines": dict(headlines)}
+    exact = json.dumps(values, default=np.generic.item)
+    rounded = json.loads(exact, parse_float=lambda digits: float(f"{float(digits):.6g}"))
+    kept = {"dataset": data.load().name, "values": rounded, "headlines": dict(headlines)}
     atomic_write(FOLDER / f"{chapter}.json", (json.dumps(kept, indent=1) + "\n").encode())
 
 
 def collected(folder: Path = FOLDER) -> dict[str, Any]:
     """All recorded chapters by name, their "headlines", and the "dataset"; ValueError if there are two."""
-    chapters = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    files = sorted(folder.glob("*.json"))
+    chapters = {path.stem.split("_", 1)[-1]: json.loads(path.read_text()) for path in files}
     datasets = {kept["dataset"] for kept in chapters.values()}
     if len(datasets) > 1:
         raise ValueError(f"{folder} mixes {' and '.join(sorted(datasets))}: run all the notebooks again")
     headlines = {question: text for kept in chapters.values() for question, text in kept["headlines"].items()}
     values = {name: kept["values"] for name, kept in chapters.items()}
     return {"dataset": "".join(datasets), "headlines": headlines, **values}
-
-
-def _rounded(values: Any) -> Any:
-    if isinstance(values, Mapping):
-        return {str(key): _rounded(value) for key, value in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [_rounded(value) for value in values]
-    if isinstance(values, np.generic):
-        return _rounded(values.item())
-    return float(f"{values:.6g}") if isinstance(values, float) else values

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mnistae import checkpoints, data
 from mnistae.config import Config
 from mnistae.muon import Muon
-from mnistae.networks import AutoEncoder, Classifier, Encoder, spatial_sizes
+from mnistae.networks import AutoEncoder, Classifier, Cloud, Decoder, Encoder, Noise, spatial_sizes
 from mnistae.parallel import in_parallel, one_thread
 
 JUDGE_HIDDEN = 64  # units of the digit classifier's head
@@ -132,7 +132,13 @@ def build(config: Config) -> Network:
         torch.manual_seed(config.seed)
         if config.task == "classify":
             return Classifier(Encoder(*architecture), config.latent_dim, JUDGE_HIDDEN)
-        return AutoEncoder(*architecture, config.noise, config.kl_weight > 0)
+        if config.kl_weight:
+            encoder = Encoder(2 * config.latent_dim, *architecture[1:]).append(Cloud())
+        else:
+            encoder = Encoder(*architecture)
+        if config.noise:
+            encoder.append(Noise(config.noise))
+        return AutoEncoder(encoder, Decoder(*architecture))
 
 
 def trained(config: Config, device: str = "cpu", progress: bool = True) -> Run:
@@ -210,12 +216,9 @@ def trained_all(configs: Iterable[Config], device: str = "cpu", progress: bool =
     missing = [config for config in configs if not checkpoints.path(config).exists()]
     missing.sort(key=cost, reverse=True)  # the costly first, so that no core has a long one left at the end
     if missing and progress:
-        minutes, cores = sum(map(cost, missing)) / 60, joblib.cpu_count()
-        print(
-            f"Training {len(missing)} network(s) that {checkpoints.folder(dataset)} lacks: about "
-            f"{minutes / cores:.0f} minutes on {cores} cores like the README's, the longest first.",
-            file=sys.stderr,
-        )
+        minutes = sum(map(cost, missing)) / 60 / joblib.cpu_count()
+        what = f"{len(missing)} network(s) that {checkpoints.folder(dataset)} lacks"
+        print(f"Training {what}: about {minutes:.0f} minutes, the longest first.", file=sys.stderr)
     processes = -1 if device == "cpu" else 1  # an accelerator is one worker
     contents = in_parallel(
         train, missing, dataset, device, progress=progress, unit="network", cost=cost, processes=processes

@@ -21,7 +21,7 @@ import pypandoc
 import submission
 import typst
 from PIL import Image
-from run import KERNEL, ROOT, VIEW, alt, data_of, widgets_of
+from run import KERNEL, ROOT, VIEW, Failed, alt, data_of, widgets_of
 
 from mnistae.checkpoints import atomic_write
 from mnistae.results import collected
@@ -34,30 +34,26 @@ TABLE_START, TABLE_END = "<!-- results -->", "<!-- end of results -->"
 FORMS = ("image/png", "text/markdown", "text/html", "text/plain")  # the fullest first
 
 
-class BuildError(RuntimeError):
-    """The report cannot be built; the message says where and why."""
-
-
 def read(folder):
     """The executed notebooks of a folder, {stem: notebook}, the name of their data, and that if not MNIST."""
     books = {path.stem: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
     if not books:
-        raise BuildError(f"no notebook in {folder}: run `make` first, or give --notebooks")
+        raise Failed(f"no notebook in {folder}: run `make` first, or give --notebooks")
     names = {name: stem for stem, book in books.items() if (name := data_of(book))}
     if len(names) > 1:
         mixed = " and ".join(f"{stem} on {name}" for name, stem in names.items())
-        raise BuildError(f"the notebooks mix data ({mixed}): run all of them again")
+        raise Failed(f"the notebooks mix data ({mixed}): run all of them again")
     data = "".join(names)
     return books, data, "" if data == "MNIST" else data
 
 
 def checked(cell, place):
-    """Raises BuildError for a code cell that cannot be shown."""
+    """Raises Failed for a code cell that cannot be shown."""
     failed = any(output.output_type == "error" for output in cell.outputs)
     if failed or (cell.source.strip() and not cell.execution_count):
-        raise BuildError(f"{place} ended in an error or was not executed: run `make` first")
+        raise Failed(f"{place} ended in an error or was not executed: run `make` first")
     if any("image/png" in output.get("data", {}) for output in cell.outputs) and not alt(cell):
-        raise BuildError(f"{place} has a figure without caption or alt, for who cannot see it")
+        raise Failed(f"{place} has a figure without caption or alt, for who cannot see it")
 
 
 def slim(picture):
@@ -94,7 +90,7 @@ def lean(output, place, state, paper):
     data = output.get("data", {})
     if VIEW in data and not paper and data[VIEW].model_id not in state:
         cure = "dropped by the editor that saved it? `python report/run.py` brings it back"
-        raise BuildError(f"{place} has a widget without stored state, {cure}")
+        raise Failed(f"{place} has a widget without stored state, {cure}")
     if VIEW in data:
         data = {} if paper else {"text/markdown": widget(unfold(state, data[VIEW].model_id))}
     if "image/png" in data:
@@ -138,7 +134,7 @@ def prepared(books, stamp, paper=True, code=False):
             if "answer" in about.get("tags", []):
                 names[cell.id], proof = f"chapter {chapter}", about.get("figure", cell.id)
                 if proof not in names:
-                    raise BuildError(f"{place} refers to '{proof}', which has no caption above it")
+                    raise Failed(f"{place} refers to '{proof}', which has no caption above it")
                 links = [f"[{names[id]}]({target}{id})" for id in dict.fromkeys([cell.id, proof])]
                 answers.append(summarised(text, see=f"({', '.join(links)})", place=place))
             about.place, cell.id = place, f"{stem}-{cell.id}"
@@ -174,7 +170,7 @@ def build_pdf(notebooks, code=False, identity=None):
         said = warnings[0].diagnostic
         line = max(map(int, re.findall(r":(\d+):", said)), default=0)  # in the text, beyond the template
         places = re.findall("^// (.*: cell .*)", "\n".join(text.splitlines()[:line]), re.MULTILINE)
-        raise BuildError(f"{['the report', *places][-1]} cannot be set:\n{said}")
+        raise Failed(f"{['the report', *places][-1]} cannot be set:\n{said}")
     return pdf
 
 
@@ -203,7 +199,7 @@ def refreshed():
     """Results, README table and PDF, {path: bytes}, of a run on MNIST that has just rewritten notebooks/."""
     results = collected()
     if {results["dataset"], read(ROOT / "notebooks")[1]} != {"MNIST"}:
-        raise BuildError("the run was not on MNIST: only MNIST's results are committed")
+        raise Failed("the run was not on MNIST: only MNIST's results are committed")
     readme = (ROOT / "README.md").read_text("utf-8")
     before, after = readme.split(TABLE_START)[0], readme.split(TABLE_END)[1]
     return {

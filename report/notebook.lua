@@ -92,7 +92,7 @@ function Pandoc(doc)
     about = cell.attributes
     local blocks, tags, see = set(cell), about.tags or "", about.see -- where an answer stands
     if tags:find('"answer"') then blocks = pandoc.Blocks({ pandoc.Div(blocks, { id = cell.identifier }) }) end
-    if tags:find('"try"') then blocks = styled("try", blocks) end
+    if tags:find('"try"') and not html then blocks = pandoc.Blocks({}) end -- on paper nothing can be tried
     if see then
       if blocks[#blocks].t ~= "Para" then blocks:insert(pandoc.Para({})) end
       blocks[#blocks].content:extend({ pandoc.Space(), table.unpack(read(see)[1].content) })

@@ -25,7 +25,7 @@ STATE, VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupy
 
 
 class Failed(RuntimeError):
-    """A notebook that did not run to its end; the message names notebook, cell and traceback."""
+    """A notebook did not run to its end, or cannot be shown; the message says where, why and the way out."""
 
 
 def widgets_of(nb):

@@ -122,11 +122,11 @@ def test_two_images_are_enough_to_answer_and_always_correlated():
 @pytest.mark.parametrize(
     ("z", "message"),
     [
-        (torch.zeros(10, 1), r"shape \(10, 1\): allowed is \(N, d\) with N and d at least 2"),
-        (torch.zeros(1, 10), r"shape \(1, 10\): allowed"),
-        (torch.zeros(10), r"shape \(10,\): allowed"),
-        (torch.full((10, 3), float("nan")), "30 codes are not finite"),
-        (torch.full((10, 3), float("inf")), "30 codes are not finite"),
+        (torch.zeros(10, 1), r"1 feature\(s\) \(shape=\(10, 1\)\) while a minimum of 2 is required"),
+        (torch.zeros(1, 10), r"1 sample\(s\) \(shape=\(1, 10\)\) while a minimum of 2 is required"),
+        (torch.zeros(10), "Expected 2D array"),
+        (torch.full((10, 3), float("nan")), "contains NaN"),
+        (torch.full((10, 3), float("inf")), "contains infinity"),
         (torch.ones(10, 3), "0 live coordinates: a correlation needs at least 2"),
     ],
 )

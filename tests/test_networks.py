@@ -31,7 +31,8 @@ def test_the_code_is_unbounded_and_signed():
 
 
 def test_decoder_mirrors_encoder():
-    network = AutoEncoder(10, (16, 32, 64), 5)
+    architecture = (10, (16, 32, 64), 5)
+    network = AutoEncoder(Encoder(*architecture), Decoder(*architecture))
     down = [tuple(m.weight.shape) for m in network.encoder if isinstance(m, torch.nn.Conv2d)]
     up = [tuple(m.weight.shape) for m in network.decoder if isinstance(m, torch.nn.ConvTranspose2d)]
     assert up == down[::-1]

@@ -217,7 +217,7 @@ def test_mnist_is_named_and_mixed_data_are_refused(tmp_path):
     assert "no result" not in "".join(pages)
     study(tmp_path / "other", announced("embedded sample"))
     (tmp_path / "other/01_first.ipynb").rename(folder / "02_second.ipynb")
-    with pytest.raises(build.BuildError, match="mix data"):
+    with pytest.raises(build.Failed, match="mix data"):
         build.build_pdf(folder)
 
 
