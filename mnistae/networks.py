@@ -15,7 +15,7 @@ def spatial_sizes(depth: int) -> list[int]:
     return [28, 14, 7, 4, 2, 1][: depth + 1]
 
 
-def _normalised(width: int) -> list[nn.Module]:
+def _norm_and_activation(width: int) -> list[nn.Module]:
     # Without batch norm some seeds saturate the final sigmoid and stay black for ever.
     return [nn.BatchNorm2d(width), nn.SiLU()]
 
@@ -27,7 +27,7 @@ class Encoder(nn.Sequential):
         layers: list[nn.Module] = []
         for width_in, width in pairwise((1, *channels)):  # 28x28 -> 14x14 -> 7x7 -> 4x4
             convolution = nn.Conv2d(width_in, width, kernel_size, 2, kernel_size // 2, bias=False)
-            layers += [convolution, *_normalised(width)]
+            layers += [convolution, *_norm_and_activation(width)]
         features = channels[-1] * spatial_sizes(len(channels))[-1] ** 2
         super().__init__(*layers, nn.Flatten(), nn.Linear(features, latent_dim))
 
@@ -40,9 +40,9 @@ class Decoder(nn.Sequential):
         first = nn.Linear(latent_dim, widths[0] * sizes[0] ** 2)
         layers: list[Any] = [first, nn.Unflatten(1, (widths[0], sizes[0], sizes[0]))]
         for (size, size_out), (width, width_out) in zip(pairwise(sizes), pairwise((*widths, 1)), strict=True):
-            more = size_out - 2 * size + 1  # 7x7 -> 14x14 needs one pixel more than 4x4 -> 7x7
-            layers += _normalised(width)
-            layers += [nn.ConvTranspose2d(width, width_out, kernel_size, 2, kernel_size // 2, more)]
+            added = size_out - 2 * size + 1  # 7x7 -> 14x14 needs one pixel more than 4x4 -> 7x7
+            layers += _norm_and_activation(width)
+            layers += [nn.ConvTranspose2d(width, width_out, kernel_size, 2, kernel_size // 2, added)]
         nn.init.constant_(layers[-1].bias, -2.0)  # start from dark images, as digits are: sigmoid(-2) = 0.12
         super().__init__(*layers, nn.Sigmoid())
 
@@ -58,13 +58,16 @@ class Noise(nn.Module):
         self.strength = strength
 
     def forward(self, z: Tensor) -> Tensor:
-        return z + self.strength * z.detach().std(0) * torch.randn_like(z) if self.training else z
+        if not self.training:
+            return z
+        spread = z.detach().std(0, correction=min(1, len(z) - 1))  # 0 in a last batch of one image
+        return z + self.strength * spread * torch.randn_like(z)
 
 
-class Cloud(nn.Module):
+class GaussianCode(nn.Module):
     """A variational code: means and log variances (N, 2d) -> (N, d), drawn while training, else the means.
 
-    kl: divergence of the last batch's clouds from the standard normal, in nats (Kingma, Welling, 2014).
+    kl: divergence of the last batch's codes from the standard normal, nats an image (Kingma, Welling, 2014).
     """
 
     kl: Tensor

@@ -41,12 +41,13 @@ def in_parallel(
 
     cost: of a job in any unit, so that the time left is judged by work and not by number.
     processes: how many side by side, -1 for one a core (LOKY_MAX_CPU_COUNT sets fewer).
-    Raises KeyboardInterrupt at Ctrl-C and RuntimeError if a process dies; both say how to go on.
+    Raises as `work`; KeyboardInterrupt at Ctrl-C and RuntimeError if a process dies, which say how to go on.
     """
     if not jobs:
         return  # without starting processes
     workers = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
-    results = workers(joblib.delayed(_paired)(work, job, *rest) for job in jobs)
+    paired = joblib.delayed(lambda job: (job, work(job, *rest)))
+    results = workers(paired(job) for job in jobs)
     look = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
     finished = f"0 of {len(jobs)} {unit}s"
     try:
@@ -64,7 +65,3 @@ def in_parallel(
             f"A process was killed, most likely for want of memory. {finished} are finished and kept. "
             f"Go on with fewer processes: set LOKY_MAX_CPU_COUNT=1 in the environment and run again."
         ) from error
-
-
-def _paired(work: Callable[..., Any], job: Any, *rest: Any) -> tuple[Any, Any]:
-    return job, work(job, *rest)

@@ -44,12 +44,12 @@ def table(results: Mapping[Any, Any], **measured: Callable[[Any], Any]) -> pd.Da
 
 
 def mean_sd(values: Sequence[float] | pd.Series, digits: int = 4) -> str:
-    """ "mean ± sd" over seeds or draws (sample standard deviation), for tables and sentences."""
+    """Mean ± sample standard deviation over seeds or draws, as text."""
     return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
 
 
 def falls(frame: pd.DataFrame, y: str, by: str) -> bool:
-    """Whether y falls at every step of `by`, by more than the spread: each group wholly below the last."""
+    """Whether y falls at every step of `by` by more than the spread: all of a group below all of the last."""
     return all(max(after) < min(before) for before, after in pairwise(v for _, v in frame.groupby(by)[y]))
 
 

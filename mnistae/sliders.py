@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 if not hasattr(widgets, "Stack"):
-    version = f"ipywidgets {widgets.__version__} cannot show the sliders: they need 8 or later"
-    raise ImportError(f"{version} (pip install 'ipywidgets>=8', or use the environment of `make`)")
+    version = f"ipywidgets {widgets.__version__} cannot show the sliders: they need 8.1 or later"
+    raise ImportError(f"{version} (pip install 'ipywidgets>=8.1', or use the environment of `make`)")
 
 TILE = 112  # pixels of the page for 28 of the image
 _STEP = 128  # from tile to tile
@@ -65,17 +65,18 @@ def _slider() -> widgets.SelectionSlider:
 def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
     """A slider for α over the frames of a chosen pair, switched in the browser.
 
-    pairs: name of the pair -> (name of the method -> its frames, (21, 1, 28, 28), α rising from 0 to 1).
-    Raises ValueError if there is no pair, or a method has another number of frames.
+    pairs: name of the pair -> (name of the method -> its frames, (21, 1, 28, 28), α rising from 0 to 1), the
+    same methods in each. Raises ValueError if there is no pair, other methods or another number of frames.
     """
     if not pairs:
         raise ValueError("pairs is empty: allowed is at least one pair of images")
+    names = list(next(iter(pairs.values())))
     slider, play = _slider(), widgets.Play(min=0, max=STEPS - 1, value=STEPS // 2, interval=150)
     chooser = widgets.Dropdown(options=list(pairs), description="pair", tooltip="first → second", **_SMALL)
     stacks = []
     for name, methods in pairs.items():
-        if wrong := {method: len(frames) for method, frames in methods.items() if len(frames) != STEPS}:
-            raise ValueError(f"{name} has {wrong} frames: allowed are {STEPS}, one for each α")
+        if (found := {m: len(frames) for m, frames in methods.items()}) != dict.fromkeys(names, STEPS):
+            raise ValueError(f"{name} has frames {found}: allowed are {STEPS}, one for each α, of {names}")
         words = f"{name} by {', '.join(methods)}"
         sheets = zip(_SHOWN, *methods.values(), strict=True)
         stacks.append(_stack([_picture(torch.stack(sheet), f"{words}: α = {a}") for a, *sheet in sheets]))
@@ -84,7 +85,7 @@ def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
     album = widgets.Stack(stacks, selected_index=0)
     widgets.jslink((chooser, "index"), (album, "selected_index"))
     controls = widgets.HBox([chooser, slider, play], layout=_WRAP)
-    return widgets.VBox([controls, _captions(list(next(iter(pairs.values())))), album, widgets.HTML(_HELP)])
+    return widgets.VBox([controls, _captions(names), album, widgets.HTML(_HELP)])
 
 
 def explorer(
@@ -114,8 +115,7 @@ def explorer(
 
     def show(_change: object = None) -> None:
         i, j, d = boxes[0].value, boxes[1].value, chooser.value
-        alphas = ALPHAS.view(-1, 1, 1, 1)
-        blends = alphas * images[i] + (1 - alphas) * images[j]
+        blends = torch.lerp(images[j], images[i], ALPHAS.view(-1, 1, 1, 1))
         sheets = list(zip(frames[d](images[i], images[j]), blends, strict=True))
         words = f"digit {labels[i]} (image {i}) → digit {labels[j]} (image {j}), d = {d}"
         for n in sorted(range(STEPS), key=lambda n: abs(n - slider.index)):  # the one on screen first

@@ -43,7 +43,7 @@ ARCHITECTURES = {
 SHORT = replace(BASE, epochs=1)
 RECIPES = {
     "as in the study": SHORT,
-    "AdamW for Muon": replace(SHORT, optimizer="adamw", learning_rate=0.008),
+    "AdamW instead of Muon": replace(SHORT, optimizer="adamw", learning_rate=0.008),
     "batches of 128": replace(SHORT, batch_size=128),
     "no weight decay": replace(SHORT, weight_decay=0.0),
     "distorted images": replace(SHORT, distortion=1.0),
@@ -86,28 +86,25 @@ RANGES: dict[str, tuple[float, float]] = {
     "fixed_norm": (0, 1),
     "penalty": (1e-3, 1e3),
 }
-MLP = ("hidden", "steps", "head_rate", "weight_decay", "noise", "distortion")
-HEEDED: dict[Scheme, Sequence[str]] = {
-    "frozen": MLP,
-    "fine_tuned": (*MLP, "encoder_rate", "fixed_norm"),
-    "from_scratch": (*MLP, "encoder_rate", "fixed_norm"),
+MLP_FIELDS = ("hidden", "steps", "head_rate", "weight_decay", "noise", "distortion")
+HEEDED: dict[Scheme, Sequence[str]] = {  # the fields that each scheme reads
+    "frozen": MLP_FIELDS,
+    "fine_tuned": (*MLP_FIELDS, "encoder_rate", "fixed_norm"),
+    "from_scratch": (*MLP_FIELDS, "encoder_rate", "fixed_norm"),
     **dict.fromkeys(YARDSTICKS, ("penalty",)),  # all that logistic regression has
 }
-TUNING_DRAWS = range(1_000, 1_012)  # of labels that no reported number has seen
+TUNING_DRAWS = range(1_000, 1_012)  # that no reported number uses
 
 
-def settings(scheme: Scheme, count: int = 48) -> list[Setting]:
-    """Settings drawn at random from RANGES, the same for every scheme, of which each takes what it heeds."""
-    generator = random.Random(0)
-
-    def drawn(name: str) -> float:
-        low, high = RANGES[name]
-        value = low * (high / low) ** generator.random() if low else high * generator.random()
-        return float(f"{value:.2g}")
-
+def settings(scheme: Scheme) -> list[Setting]:
+    """48 settings drawn at random from RANGES, the same for every scheme; each takes what it heeds."""
+    generator, found = random.Random(0), []
     kinds: dict[str, Any] = {"hidden": int, "steps": int, "fixed_norm": lambda value: value > 0.5}
-    rows = [{name: drawn(name) for name in RANGES} for _ in range(count)]
-    return [{name: kinds.get(name, float)(row[name]) for name in HEEDED[scheme]} for row in rows]
+    for _ in range(48):
+        at = {name: generator.random() for name in RANGES}
+        row = {n: low * (high / low) ** at[n] if low else high * at[n] for n, (low, high) in RANGES.items()}
+        found.append({n: kinds.get(n, float)(float(f"{row[n]:.2g}")) for n in HEEDED[scheme]})
+    return found
 
 
 def with_seed(encoder: Config, draw: int) -> Config:
@@ -147,7 +144,7 @@ def transfers(scheme: Scheme, encoders: Sequence[Config] = (), tuned_at: int = 0
     """One experiment a draw, for each encoder and number of labels, with the setting tuned at that number.
 
     encoders: by default the base network's at each size, or at d = 10 alone where a scheme reads no code.
-    tuned_at: a number of labels per class whose setting serves them all.
+    tuned_at: labels per class whose setting serves all numbers; 0: each its own.
     """
     dims = (BASE.latent_dim,) if scheme in ("from_scratch", "logistic_pixels") else TRANSFER_DIMS
     return [

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import joblib
 import torch
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mnistae import checkpoints, data
 from mnistae.config import Config
 from mnistae.muon import Muon
-from mnistae.networks import AutoEncoder, Classifier, Cloud, Decoder, Encoder, Noise, spatial_sizes
+from mnistae.networks import AutoEncoder, Classifier, Decoder, Encoder, GaussianCode, Noise, spatial_sizes
 from mnistae.parallel import in_parallel, one_thread
 
 JUDGE_HIDDEN = 64  # units of the digit classifier's head
@@ -31,7 +31,7 @@ Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class TrainingError(RuntimeError):
-    """A network that diverged or collapsed; it is not saved."""
+    """Training that gave no network: it diverged or collapsed, or there are other data. Nothing is saved."""
 
 
 class Run(NamedTuple):
@@ -76,8 +76,9 @@ def fit(
 ) -> tuple[list[dict[str, float]], float]:
     """The one loop: train `network` in place on tensors in memory. Returns its history and CPU seconds.
 
-    split.images: (N, ...) whatever the network takes. The learning rates of `optimizer` are peaks: they rise
-    over a quarter of the steps and fall to zero along a cosine. Batches are shuffled by `seed` alone.
+    split.images: (N, ...) whatever the network takes; split.labels: (N,). The learning rates of `optimizer`
+    are peaks: they rise over a quarter of the steps and fall to almost zero, both along a cosine. Batches are
+    shuffled by `seed` alone.
     Raises TrainingError as soon as an epoch's loss is not finite.
     """
     inputs, labels = split
@@ -115,37 +116,35 @@ def fit(
 
 def optimizer_for(network: nn.Module, config: Config) -> Optimizer:
     """Muon or AdamW; weight decay on matrices and kernels alone."""
-    rate = config.learning_rate
+    adamw, rate = config.optimizer == "adamw", config.learning_rate
     matrices = [weight for weight in network.parameters() if weight.ndim > 1]
     vectors = [weight for weight in network.parameters() if weight.ndim == 1]
-    decayed = {"params": matrices, "lr": rate, "weight_decay": config.weight_decay}
-    if config.optimizer == "adamw":
-        return AdamW([decayed, {"params": vectors, "lr": rate, "weight_decay": 0.0}])
-    # Adam takes the vectors, with steps of another measure.
-    return Muon([decayed, {"params": vectors, "lr": rate / 4, "weight_decay": 0.0}])
+    groups: list[dict[str, Any]] = [{"params": matrices, "lr": rate, "weight_decay": config.weight_decay}]
+    groups += [{"params": vectors, "lr": rate if adamw else rate / 4, "weight_decay": 0.0}]  # Muon: by Adam
+    return AdamW(groups) if adamw else Muon(groups)
 
 
 def build(config: Config) -> Network:
     """The network that a config describes, with initial weights drawn from its seed."""
-    architecture = (config.latent_dim, config.channels, config.kernel_size)
+    d, layers = config.latent_dim, (config.channels, config.kernel_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
+        encoder = Encoder(2 * d if config.kl_weight else d, *layers)
         if config.task == "classify":
-            return Classifier(Encoder(*architecture), config.latent_dim, JUDGE_HIDDEN)
+            return Classifier(encoder, d, JUDGE_HIDDEN)
         if config.kl_weight:
-            encoder = Encoder(2 * config.latent_dim, *architecture[1:]).append(Cloud())
-        else:
-            encoder = Encoder(*architecture)
+            encoder.append(GaussianCode())
         if config.noise:
             encoder.append(Noise(config.noise))
-        return AutoEncoder(encoder, Decoder(*architecture))
+        return AutoEncoder(encoder, Decoder(d, *layers))
 
 
 def trained(config: Config, device: str = "cpu", progress: bool = True) -> Run:
     """The run of exactly this config: loaded if its checkpoint exists, else trained and saved.
 
-    device: "cpu", "cuda", "mps"; checkpoints serve them all. Raises CheckpointError for a damaged or foreign
-    file, TrainingError if training diverged or collapsed, and as torch does for a device that is not here.
+    device: "cpu", "cuda", "mps", where the network then lies; checkpoints serve them all. Raises
+    CheckpointError for a damaged or foreign file, TrainingError if training diverged or collapsed, and as
+    torch does for a device that is not here.
     """
     if not checkpoints.path(config).exists():
         content = train(config, data.load().name, device, progress)
@@ -161,37 +160,39 @@ def trained(config: Config, device: str = "cpu", progress: bool = True) -> Run:
 def train(config: Config, dataset: str, device: str, progress: bool = False) -> bytes:
     """Train, and return the content of the checkpoint, so that a worker elsewhere needs no common disk.
 
-    Raises TrainingError for a network that diverged or collapsed, and for a worker with other data.
+    dataset: the name that its data must have. Raises TrainingError for a network that diverged or collapsed,
+    and for other data.
     """
-    images, validation, _, name = data.load()
+    split, validation, _, name = data.load()
     if name != dataset:
         raise TrainingError(f"{platform.node()} has {name}, not {dataset}: see MNISTAE_DATA")
-    images = data.Split(*(part[: config.images].to(device) for part in images))
+    split = data.Split(*(part[: config.images].to(device) for part in split))
     validation = data.Split(*(part.to(device) for part in validation))
     measure = reconstruct if config.task == "reconstruct" else classify
     with one_thread(), torch.random.fork_rng():
         torch.manual_seed(config.seed)  # for the noise on the code
         network = build(config).to(device).to(memory_format=FASTEST)
-        history, seconds = fit(
-            network,
-            images,
-            variational(config.kl_weight) if config.kl_weight else measure,
-            optimizer_for(network, config),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            distortion=config.distortion,
-            validate=lambda: _mean_loss(network, validation, measure),
-            progress=progress,
-        )
+        try:
+            history, seconds = fit(
+                network,
+                split,
+                variational(config.kl_weight) if config.kl_weight else measure,
+                optimizer_for(network, config),
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                distortion=config.distortion,
+                validate=lambda: _mean_loss(network, validation, measure),
+                progress=progress,
+            )
+        except TrainingError as failure:
+            raise TrainingError(f"{config} {failure}") from None
     error, constant = history[-1]["validation"], math.log(10)  # a guess among ten, or the mean image
     if config.task == "reconstruct":
-        constant = (validation.images - images.images.mean(0)).square().mean().item()
+        constant = (validation.images - split.images.mean(0)).square().mean().item()
     if not error < constant:
-        raise TrainingError(
-            f"{config} collapsed: validation error {error:.4f}; a constant answer has {constant:.4f}. "
-            f"Lower learning_rate or train for more epochs."
-        )
+        said = f"validation error {error:.4f}; a constant answer has {constant:.4f}"
+        raise TrainingError(f"{config} collapsed: {said}. Lower learning_rate or train for more epochs.")
     versions = {name: version(name) for name in ("torch", "torchvision", "numpy")}
     versions["python"] = platform.python_version()
     about = {"history": history, "cpu_seconds": round(seconds, 1), "versions": versions, "device": device}
@@ -216,7 +217,7 @@ def trained_all(configs: Iterable[Config], device: str = "cpu", progress: bool =
     missing = [config for config in configs if not checkpoints.path(config).exists()]
     missing.sort(key=cost, reverse=True)  # the costly first, so that no core has a long one left at the end
     if missing and progress:
-        minutes = sum(map(cost, missing)) / 60 / joblib.cpu_count()
+        minutes = sum(map(cost, missing)) / 60 / (joblib.cpu_count() if device == "cpu" else 1)
         what = f"{len(missing)} network(s) that {checkpoints.folder(dataset)} lacks"
         print(f"Training {what}: about {minutes:.0f} minutes, the longest first.", file=sys.stderr)
     processes = -1 if device == "cpu" else 1  # an accelerator is one worker
@@ -237,4 +238,4 @@ def cost(config: Config) -> float:
     work = sum(
         size**2 * width * (width_in * config.kernel_size**2 + 100) for (width_in, width), size in layers
     )
-    return work * config.images * config.epochs / 3.7e9
+    return work * min(config.images, len(data.load().train.labels)) * config.epochs / 3.7e9

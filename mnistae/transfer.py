@@ -23,6 +23,7 @@ SCHEMES: tuple[Scheme, ...] = ("frozen", "fine_tuned", "from_scratch")  # those 
 YARDSTICKS: tuple[Scheme, ...] = ("logistic_code", "logistic_pca", "logistic_pixels")
 USE_ENCODER = ("frozen", "fine_tuned", "logistic_code")
 COPIES = 24  # distorted ones of each labelled image, where there are any
+Key = tuple[str, str]  # of a kept outcome: the experiment but for its draw, and the draw
 SCRATCH_SEEDS = 1_000  # from here on: no seed of a pre-trained encoder
 
 
@@ -59,11 +60,11 @@ def learnt(experiment: Transfer) -> Classifier:
         raise ValueError(f"scheme={e.scheme!r} has no network: allowed is one of {SCHEMES}")
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(e.draw)
-        network = _Learner(e)  # the same head for every scheme
+        network = _Learner(e)  # of one width, the same head for every scheme
         if e.scheme == "from_scratch":
-            encoder = build(replace(e.encoder, seed=SCRATCH_SEEDS + e.draw)).encoder.eval()
+            encoder = build(replace(e.encoder, seed=SCRATCH_SEEDS + e.draw)).encoder
         else:
-            encoder = trained(e.encoder, progress=False).network.encoder
+            encoder = _encoder(e.encoder)
         labelled, batch_size = _labelled(e), 10 * e.labels_per_class
         if e.distortion:
             generator = torch.Generator().manual_seed(e.draw)
@@ -98,9 +99,13 @@ def transfer(experiment: Transfer) -> Outcome:
         return Outcome(accuracy, measures.accuracy(network, *labelled), moved)
 
 
+def _encoder(config: Config) -> nn.Module:
+    return trained(config, progress=False).network.encoder
+
+
 @lru_cache
 def _codes(config: Config, split: str) -> Tensor:  # the same for hundreds of experiments
-    return measures.infer(trained(config, progress=False).network.encoder, getattr(data.load(), split).images)
+    return measures.infer(_encoder(config), getattr(data.load(), split).images)
 
 
 def _labelled(e: Transfer) -> Split:
@@ -120,7 +125,7 @@ def _logistic(e: Transfer, labelled: Split, judge: Split) -> Outcome:
 
 def _features(e: Transfer, images: Tensor) -> np.ndarray:
     if e.scheme == "logistic_code":
-        return measures.infer(trained(e.encoder, progress=False).network.encoder, images).numpy()
+        return measures.infer(_encoder(e.encoder), images).numpy()
     pixels = images.flatten(1).numpy()
     return _pca(e.encoder.latent_dim).transform(pixels) if e.scheme == "logistic_pca" else pixels
 
@@ -138,10 +143,11 @@ def transfer_all(experiments: Iterable[Transfer], progress: bool = True) -> dict
     """
     experiments = list(dict.fromkeys(experiments))
     path = checkpoints.folder(data.load().name) / "transfer.json"
-    kept = _kept(checkpoints.folder("MNIST") / "transfer.json") | _kept(path)
+    places = dict.fromkeys([checkpoints.folder("MNIST") / "transfer.json", path])
+    kept = {key: values for place in places for key, values in _kept(place).items()}
     missing = [e for e in experiments if _key(e) not in kept]
     trained_all({e.encoder for e in missing if e.scheme in USE_ENCODER}, progress=progress)
-    found: dict[str, list[float]] = {}
+    found: dict[Key, list[float]] = {}
     try:
         for e, outcome in in_parallel(transfer, missing, progress=progress, unit="experiment"):
             found[_key(e)] = [round(value, 4) for value in outcome]
@@ -150,10 +156,11 @@ def transfer_all(experiments: Iterable[Transfer], progress: bool = True) -> dict
     finally:
         if found:
             _keep(path, found)
-    return {e: Outcome(*(kept | found)[_key(e)]) for e in experiments}
+    kept |= found
+    return {e: Outcome(*kept[_key(e)]) for e in experiments}
 
 
-def _kept(path: Path) -> dict[str, list[float]]:
+def _kept(path: Path) -> dict[Key, list[float]]:
     if not path.exists():
         return {}
     try:
@@ -163,13 +170,12 @@ def _kept(path: Path) -> dict[str, list[float]]:
     except (ValueError, KeyError, TypeError) as error:
         raise checkpoints.CheckpointError(f"{path} is damaged ({error}). Delete it and run again.") from error
     outcomes = sealed["outcomes"].items()
-    return {f"{name} draw {draw}": values for name, draws in outcomes for draw, values in draws.items()}
+    return {(name, draw): values for name, draws in outcomes for draw, values in draws.items()}
 
 
-def _keep(path: Path, found: dict[str, list[float]]) -> None:
+def _keep(path: Path, found: dict[Key, list[float]]) -> None:
     outcomes: dict[str, dict[str, list[float]]] = {}
-    for key, values in sorted((_kept(path) | found).items()):  # with what another process has found meanwhile
-        name, _, draw = key.partition(" draw ")
+    for (name, draw), values in sorted((_kept(path) | found).items()):  # another process may have found more
         outcomes.setdefault(name, {})[draw] = values
     # A line a setting, for small diffs.
     rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(draws)}" for name, draws in outcomes.items())
@@ -181,10 +187,8 @@ def _seal(outcomes: dict[str, dict[str, list[float]]]) -> str:
     return hashlib.sha256(json.dumps(outcomes, sort_keys=True).encode()).hexdigest()
 
 
-def _key(e: Transfer) -> str:
-    # Fields at their default are left out, for a smaller file.
-    values = {field.name: getattr(e, field.name) for field in fields(e)[2:] if field.name != "draw"}
-    settings = ", ".join(
-        f"{name}={value}" for name, value in values.items() if value != getattr(Transfer, name, None)
-    )
-    return f"{e.scheme}({settings}) of {e.encoder.name} draw {e.draw}"
+def _key(e: Transfer) -> Key:
+    # Fields at their default are left out, for a smaller file: who changes a default deletes transfer.json.
+    others = [field for field in fields(e) if field.name not in ("scheme", "encoder", "draw")]
+    changed = [f"{f.name}={getattr(e, f.name)}" for f in others if getattr(e, f.name) != f.default]
+    return f"{e.scheme}({', '.join(changed)}) of {e.encoder.name}", str(e.draw)

@@ -21,7 +21,7 @@ import pypandoc
 import submission
 import typst
 from PIL import Image
-from run import KERNEL, ROOT, VIEW, Failed, alt, data_of, widgets_of
+from run import KERNEL, ROOT, VIEW, Failed, data_of, widgets_of
 
 from mnistae.checkpoints import atomic_write
 from mnistae.results import collected
@@ -52,8 +52,8 @@ def checked(cell, place):
     failed = any(output.output_type == "error" for output in cell.outputs)
     if failed or (cell.source.strip() and not cell.execution_count):
         raise Failed(f"{place} ended in an error or was not executed: run `make` first")
-    if any("image/png" in output.get("data", {}) for output in cell.outputs) and not alt(cell):
-        raise Failed(f"{place} has a figure without caption or alt, for who cannot see it")
+    if any("image/png" in output.get("data", {}) for output in cell.outputs) and "alt" not in cell.metadata:
+        raise Failed(f"{place} has a figure whose metadata lack `alt`: what it shows, for who cannot see it")
 
 
 def slim(picture):
@@ -99,12 +99,12 @@ def lean(output, place, state, paper):
     return output | {"data": {form: data[form]} if form else {}}
 
 
-def numbered(cell, chapter, names, mark):
-    """Names the figures, else the tables, of a cell with a caption: in the caption and in {cell id: name}."""
-    kind = "Figure" if any("image/png" in output["data"] for output in cell.outputs) else "Table"
-    number = 1 + sum(name.startswith(kind) for name in names.values())
-    names[cell.id] = f"{kind} {chapter}.{number}"
-    cell.metadata |= {"alt": alt(cell), "caption": f"**{names[cell.id]}{mark}:** {cell.metadata.caption}"}
+def numbered(caption, place, chapter, names, mark):
+    """The name of a figure or table, as "Figure 1.2", and its caption under that name."""
+    if not (found := re.match(r"\*\*(Figure|Table):\*\* ", caption)):
+        raise Failed(f"{place} is a caption: it begins with **Figure:** or **Table:**")
+    name = f"{found[1]} {chapter}.{1 + sum(name.startswith(found[1]) for name in names.values())}"
+    return name, f"**{name}{mark}:** {caption[found.end() :]}"
 
 
 def summarised(text, **about):
@@ -121,6 +121,7 @@ def prepared(books, stamp, paper=True, code=False):
         title, names = book.cells[0].source.partition("\n")[0].strip("# "), {}
         target = f"#{stem}-" if paper else f"{stem}.html#{stem}-"
         answers.append(summarised(f"### {title}" if paper else f"### [{title}]({stem}.html)"))
+        cells = []
         for cell in book.cells:
             place, about, text = f"{stem}.ipynb: cell '{cell.id}'", cell.metadata, cell.source
             if cell.cell_type == "code":
@@ -129,8 +130,10 @@ def prepared(books, stamp, paper=True, code=False):
                 said = [output["data"].get("text/markdown", "✓") for output in cell.outputs]
                 text = "\n\n".join(words for words in said if not words.startswith("✓"))
                 cell.source = "" if paper and not code else cell.source
-            if "caption" in about:
-                numbered(cell, chapter, names, mark)
+            if "caption" in about.get("tags", []):  # of the cell above
+                name, cells[-1].metadata.caption = numbered(text, place, chapter, names, mark)
+                names[cells[-1].id.removeprefix(f"{stem}-")] = name
+                continue
             if "answer" in about.get("tags", []):
                 names[cell.id], proof = f"chapter {chapter}", about.get("figure", cell.id)
                 if proof not in names:
@@ -138,7 +141,8 @@ def prepared(books, stamp, paper=True, code=False):
                 links = [f"[{names[id]}]({target}{id})" for id in dict.fromkeys([cell.id, proof])]
                 answers.append(summarised(text, see=f"({', '.join(links)})", place=place))
             about.place, cell.id = place, f"{stem}-{cell.id}"
-        chapters[stem] = title, book.cells
+            cells.append(cell)
+        chapters[stem] = title, cells
     return chapters, answers
 
 

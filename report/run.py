@@ -19,7 +19,7 @@ from nbclient.exceptions import CellExecutionError
 from mnistae.checkpoints import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
-KEPT = ("tags", "caption", "alt", "width", "figure")  # other cell metadata changes with the editor
+KEPT = ("tags", "alt", "width", "figure")  # other cell metadata changes with the editor
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 STATE, VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupyter.widget-view+json"
 
@@ -40,11 +40,6 @@ def data_of(nb):
     return "".join(names[:1])
 
 
-def alt(cell):
-    """What a cell's figure shows, in plain words: its own, else its caption's."""
-    return cell.metadata.get("alt") or re.sub(r"[*`$]", "", cell.metadata.get("caption", ""))
-
-
 def canonical(nb):
     """The notebook as text that depends on its sources and results only, not on the run that made them."""
     models, widgets = list(widgets_of(nb)), nb.metadata.get("widgets")
@@ -56,8 +51,8 @@ def canonical(nb):
         if cell.cell_type == "code":  # stderr is progress bars and warnings: of the run, not of the results
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
         for out in cell.get("outputs", []):
-            if "image/png" in out.get("data", {}) and alt(cell):
-                out.metadata["image/png"] = {"alt": alt(cell)}
+            if "image/png" in out.get("data", {}) and "alt" in cell.metadata:
+                out.metadata["image/png"] = {"alt": cell.metadata.alt}
     text = nbformat.writes(nb)
     for n, model in enumerate(models, start=1):  # named at random, in order of creation
         text = text.replace(model, f"{n:032x}")

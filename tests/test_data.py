@@ -46,7 +46,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "CONTENTS", {name: hashlib.md5(unpacked(name)).hexdigest() for name in NAMES})
     monkeypatch.setattr(data, "VALIDATION_IMAGES", 10)
     monkeypatch.setattr(data, "ROOT", tmp_path)
-    monkeypatch.setattr(data, "MNIST", NoNetwork)
+    monkeypatch.setattr("torchvision.datasets.MNIST", NoNetwork)
     monkeypatch.delenv("MNISTAE_DATA", raising=False)
     data.load.cache_clear()
     yield tmp_path
@@ -196,7 +196,7 @@ def downloader(monkeypatch, error=None):
                 (raw / f"{NAMES[1]}.gz").write_bytes(b"\x1f\x8b")
                 raise error
 
-    monkeypatch.setattr(data, "MNIST", Mirror)
+    monkeypatch.setattr("torchvision.datasets.MNIST", Mirror)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -231,7 +231,7 @@ def test_a_download_has_patience_for_twenty_seconds_and_leaves_the_setting_as_it
             seen.append(data.socket.getdefaulttimeout())
             raise TimeoutError("timed out")
 
-    monkeypatch.setattr(data, "MNIST", Hanging)
+    monkeypatch.setattr("torchvision.datasets.MNIST", Hanging)
     before = data.socket.getdefaulttimeout()
     with pytest.warns(UserWarning, match="NOT RESULTS"):
         data.load()

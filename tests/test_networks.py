@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from mnistae.config import Config
-from mnistae.networks import AutoEncoder, Classifier, Cloud, Decoder, Encoder, Noise, spatial_sizes
+from mnistae.networks import AutoEncoder, Classifier, Decoder, Encoder, GaussianCode, Noise, spatial_sizes
 from mnistae.study import ARCHITECTURES, SIZES, WIDE
 from mnistae.training import build
 
@@ -53,26 +53,25 @@ def test_noise_is_in_units_of_each_coordinate_s_spread_and_of_training_alone():
     noisy = Noise(0.5)
     assert torch.allclose((noisy.train()(z) - z).std(0), 0.5 * z.std(0), rtol=0.03)
     assert torch.equal(noisy.eval()(z), z)
+    assert noisy.train()(z[:1]).isfinite().all(), "a last batch of one image has no spread"
 
 
-def test_a_cloud_s_divergence_is_that_of_torch_distributions():
+def test_a_code_s_divergence_is_that_of_torch_distributions():
     torch.manual_seed(0)
     mean, log_variance = torch.randn(2, 50, 4)
-    cloud = Cloud().train()
-    drawn = cloud(torch.cat([mean, log_variance], 1))
+    code = GaussianCode().train()
+    drawn = code(torch.cat([mean, log_variance], 1))
     reference = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0, 1)).sum(1).mean()
-    assert cloud.kl == pytest.approx(reference.item(), rel=1e-5)
+    assert code.kl == pytest.approx(reference.item(), rel=1e-5)
     assert drawn.shape == (50, 4)
-    assert torch.equal(cloud.eval()(torch.cat([mean, log_variance], 1)), mean), (
-        "the mean where nothing learns"
-    )
+    assert torch.equal(code.eval()(torch.cat([mean, log_variance], 1)), mean), "the mean outside training"
 
 
 def test_the_divergence_of_a_standard_normal_is_zero_and_its_draws_are_standard():
     torch.manual_seed(0)
-    cloud = Cloud().train()
-    drawn = cloud(torch.zeros(20_000, 6))
-    assert cloud.kl == 0
+    code = GaussianCode().train()
+    drawn = code(torch.zeros(20_000, 6))
+    assert code.kl == 0
     assert drawn.mean().abs() < 0.02
     assert drawn.std() == pytest.approx(1, rel=0.02)
 

@@ -60,6 +60,10 @@ def widget(kind, **state):
     return {"model_name": f"{kind}Model", "state": {"_model_name": f"{kind}Model", **state}}
 
 
+def caption(words, name=None):
+    return new_markdown_cell(words, metadata={"tags": ["caption"]}, **({"id": name} if name else {}))
+
+
 def slider():
     """The stored state of an α slider of two pairs and three steps, as ipywidgets writes it."""
     frames = [f'<img src="data:image/gif;base64,{n}" alt="frame {n}">' for n in range(6)]
@@ -85,9 +89,12 @@ def study(folder, *cells, state=None):
         cells=[
             new_markdown_cell(f"# 1  First\n\n{links}\n\n{formula}", id="title"),
             new_markdown_cell("## Question\n\n> How far does it go?", id="question"),
-            code("table", shown(text__html=TABLE, text__plain="    test MSE"), caption="Error against $d$."),
-            code("figure", picture(), caption="A *grey* box.", width="40%", source="plt.hidden_code()"),
-            code("words", picture(), caption="Another box.", alt="a box, half dark"),
+            code("table", shown(text__html=TABLE, text__plain="    test MSE")),
+            caption("**Table:** Error against $d$."),
+            code("figure", picture(), alt="a grey box", width="40%", source="plt.hidden_code()"),
+            caption("**Figure:** A *grey* box."),
+            code("words", picture(), alt="a box, half dark"),
+            caption("**Figure:** Another box."),
             code("slider", box),
             code("claims", *(shown(text__markdown=f"✓ {text} holds.") for text in ("This", "That"))),
             code("print", new_output("stream", name="stdout", text="α ∈ [0, 1], a ≤ b ± 1 − 2 " + "x" * 200)),
@@ -161,28 +168,26 @@ def test_figures_can_be_heard_in_the_pdf(small):
 
 
 @pytest.mark.parametrize(
-    ("cell", "words"),
+    ("words", "cells"),
     [
-        (new_markdown_cell(r"A formula: $\notacommand{x}$.", id="unreadable"), "notacommand"),
-        (code("unreadable", shown(text__markdown=r"$$\frac{1}{$$")), "not read as a formula"),
-        (new_markdown_cell("[nowhere](#gone)", id="unreadable"), "gone"),
-        (code("unreadable", picture()), "without caption or alt"),
-        (code("unreadable", picture(), caption="c", width="wide"), "cannot be set"),
+        ("notacommand", [new_markdown_cell(r"A formula: $\notacommand{x}$.", id="unreadable")]),
+        ("not read as a formula", [code("unreadable", shown(text__markdown=r"$$\frac{1}{$$"))]),
+        ("gone", [new_markdown_cell("[nowhere](#gone)", id="unreadable")]),
+        ("lack `alt`", [code("unreadable", picture())]),
+        ("cannot be set", [code("unreadable", picture(), alt="a", width="wide"), caption("**Figure:** c")]),
+        ("neither figure nor table", [code("unreadable", shown(text__plain="42")), caption("**Table:** c")]),
+        ("begins with", [code("box", picture(), alt="a"), caption("A box.", "unreadable")]),
         (
-            code("unreadable", shown(text__plain="42"), caption="A caption of nothing."),
-            "neither figure nor table",
-        ),
-        (
-            code("unreadable", shown(text__markdown="**Answer.** 42"), tags=["answer"], figure="nowhere"),
             "no caption above",
+            [code("unreadable", shown(text__markdown="**Answer.** 42"), tags=["answer"], figure="nowhere")],
         ),
-        (code("unreadable", new_output("error", ename="E", evalue="", traceback=[])), "ended in an error"),
-        (new_code_cell("1", id="unreadable"), "was not executed"),
+        ("ended in an error", [code("unreadable", new_output("error", ename="E", evalue="", traceback=[]))]),
+        ("was not executed", [new_code_cell("1", id="unreadable")]),
     ],
 )
-def test_what_cannot_be_set_stops_the_build_with_its_place(tmp_path, cell, words):
+def test_what_cannot_be_set_stops_the_build_with_its_place(tmp_path, words, cells):
     target = tmp_path / "ex2.pdf"
-    folder = study(tmp_path / "nb", cell)
+    folder = study(tmp_path / "nb", *cells)
     with pytest.raises(SystemExit) as stopped:
         build.main(["pdf", "--notebooks", str(folder), "--output", str(target)])
     assert "01_first.ipynb: cell 'unreadable'" in stopped.value.code
@@ -305,7 +310,7 @@ def test_a_page_holds_all_that_it_needs(small, tmp_path):
     assert not RAW_TEX.search(re.sub(r"(?s)<(script|style|annotation).*?</\1>", "", page))
     assert not REPRS.search(page)
     assert "<strong>Figure 1.1:</strong> A <em>grey</em> box." in page
-    assert re.findall(r'<img [^>]*png[^>]*alt="(.*?)"', page) == ["A grey box.", "a box, half dark"]
+    assert re.findall(r'<img [^>]*png[^>]*alt="(.*?)"', page) == ["a grey box", "a box, half dark"]
     assert re.findall(r"<option>([^<]*)", page) == ["4 → 9", "a &lt; b"]
     assert len(re.findall("<img[^>]* hidden", page)) == 6
     assert '<a href="#question"' in page  # the contents

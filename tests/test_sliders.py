@@ -64,13 +64,18 @@ def test_frames_say_what_they_show():
 def test_old_ipywidgets_are_refused_with_the_cure(monkeypatch):
     monkeypatch.delattr(ipywidgets, "Stack")
     monkeypatch.setattr(ipywidgets, "__version__", "7.7.5")
-    with pytest.raises(ImportError, match=r"ipywidgets 7\.7\.5.*8 or later.*pip install"):
+    with pytest.raises(ImportError, match=r"ipywidgets 7\.7\.5.*8\.1 or later.*pip install"):
         importlib.reload(sliders)
 
 
 def test_alpha_slider_refuses_frames_that_do_not_fit_alpha():
-    with pytest.raises(ValueError, match=r"3 → 8 has .*'d = 4': 7.* frames: allowed are 21"):
+    with pytest.raises(ValueError, match=r"3 → 8 has frames {'d = 4': 7}: allowed are 21"):
         sliders.alpha_slider({"3 → 8": {"d = 4": FRAMES[:7]}})
+
+
+def test_alpha_slider_refuses_pairs_that_would_stand_under_another_s_names():
+    with pytest.raises(ValueError, match=r"4 → 9 has frames {'d = 10': 21}: .* of \['d = 4'\]"):
+        sliders.alpha_slider({"3 → 8": {"d = 4": FRAMES}, "4 → 9": {"d = 10": FRAMES}})
 
 
 def test_explorer_follows_its_boxes():

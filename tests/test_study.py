@@ -91,7 +91,7 @@ def test_every_scheme_has_as_many_settings_of_the_same_ranges():
                 low, high = study.RANGES[name]
                 assert low * 0.9 <= value <= high * 1.1, "rounded"
     assert drawn["fine_tuned"] == drawn["from_scratch"]
-    shared = [{name: setting[name] for name in study.MLP} for setting in drawn["fine_tuned"]]
+    shared = [{name: setting[name] for name in study.MLP_FIELDS} for setting in drawn["fine_tuned"]]
     assert shared == drawn["frozen"], "and the same for every scheme"
 
 

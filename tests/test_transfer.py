@@ -136,9 +136,9 @@ def test_a_classifier_s_train_mode_keeps_what_it_should(encoder):
 
 def test_what_two_processes_find_is_all_kept(encoder):
     path = checkpoints.folder("MNIST") / "transfer.json"
-    transfer._keep(path, {"mine draw 0": [1.0, 1.0, 0.0]})
-    transfer._keep(path, {"yours draw 0": [0.5, 1.0, 0.0]})  # who began before mine was written
-    assert set(transfer._kept(path)) == {"mine draw 0", "yours draw 0"}
+    transfer._keep(path, {("mine", "0"): [1.0, 1.0, 0.0]})
+    transfer._keep(path, {("yours", "0"): [0.5, 1.0, 0.0]})  # who began before mine was written
+    assert set(transfer._kept(path)) == {("mine", "0"), ("yours", "0")}
 
 
 def test_encoders_are_asked_for_before_many_processes_would_each_train_them(encoder, monkeypatch):
