@@ -34,7 +34,7 @@ def style(dataset: str = "MNIST", stored: bool = False) -> None:
     note = "MNIST's stored results" if stored else f"NOT RESULTS: {dataset}, seen in training"
     _note = "" if dataset == "MNIST" else note
     look = {
-        "figure.figsize": (7.2, 4.2),
+        "figure.figsize": (5.8, 3.5),
         "figure.dpi": 100,
         "figure.constrained_layout.use": True,
         "figure.hooks": ["mnistae.figures:stamp"],
