@@ -52,7 +52,7 @@ def style(dataset: str = "MNIST", stored: bool = False) -> None:
 
 def stamp(figure: Figure) -> None:
     """Matplotlib calls this on each new figure: off MNIST, the note of `style` stands across it."""
-    figure.text(0.5, 0.5, _note, color="red", fontsize=16, ha="center", va="center", alpha=0.45, zorder=10)
+    figure.text(0.5, 0.5, _note, color="red", fontsize=13, ha="center", va="center", alpha=0.45, zorder=10)
 
 
 def table(frame: pd.DataFrame) -> HTML:

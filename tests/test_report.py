@@ -93,7 +93,7 @@ def study(folder, *cells, state=None):
             caption("**Table:** Error against $d$."),
             code("figure", picture(), alt="a grey box", width="40%", source="plt.hidden_code()"),
             caption("**Figure:** A *grey* box."),
-            code("words", picture(), alt="a box, half dark"),
+            code("words", picture(), alt="a box, half dark", tags=["stored"]),
             caption("**Figure:** Another box."),
             code("slider", box),
             code("claims", *(shown(text__markdown=f"✓ {text} holds.") for text in ("This", "That"))),
@@ -211,6 +211,7 @@ def test_data_and_identity_are_named_as_the_notebook_says(tmp_path):
     assert "Made on the embedded sample, not on MNIST" in squeezed_lines(named[0])
     assert all("embedded sample, no results" in page for page in named[1:])
     assert "Figure 1.1 (embedded sample, no result)" in "".join(named)
+    assert "Figure 1.2 (MNIST’s stored results)" in "".join(named).replace("'", "’")
     assert all(value in named[0] for value in WHO.values())
     assert all("Made on the embedded sample" in page for page in build.build_pages(folder).values())
 
