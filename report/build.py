@@ -1,6 +1,4 @@
-"""Build the report, the pages and the submission from executed notebooks.
-
-    python report/build.py pdf|html|submission|refresh    (--help lists the options)
+"""Build the report, the pages and the submission from executed notebooks (how: --help).
 
 Here cells get their numbers; pandoc reads them, notebook.lua sets them in template.typ or page.html.
 The same notebooks give the same bytes: no clock, no system font.
@@ -57,10 +55,9 @@ def checked(cell, place):
 
 
 def slim(picture):
-    """The same picture in greys or in 128 colours, which is fewer than half of the bytes."""
+    """The same picture in 128 colours, which is fewer than half of the bytes."""
     image, content = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"), io.BytesIO()
-    grey = len({band.tobytes() for band in image.split()}) == 1
-    (image.convert("L") if grey else image.quantize(128)).save(content, "PNG")
+    image.quantize(128).save(content, "PNG")
     return base64.b64encode(content.getvalue()).decode()
 
 

@@ -43,9 +43,7 @@ local function aligned(tbl)
   return tbl:walk({ Str = function(str) return str.text:match("^-%d") and "−" .. str.text:sub(2) or nil end })
 end
 
-local function claim(para)
-  if plain(para):match("^✓") then return styled("claim", { para }) end
-end
+local function claim(para) return plain(para):match("^✓") and styled("claim", { para }) or nil end
 
 -- Figures, or tables, with their name: Typst's own name for tables, since a figure in a figure has two.
 local function captioned(id, shown)
@@ -59,7 +57,7 @@ end
 -- An image with what it shows in words, which pandoc does not hand on to Typst.
 local function described(image)
   if html then return pandoc.Image({}, image.src, "", { alt = about.alt, width = about.width }) end
-  local look = ("#picture(%q, width: %s, alt: %q)"):format(image.src, about.width or "auto", about.alt)
+  local look = ("#image(%q, width: %s, alt: %q)"):format(image.src, about.width or "auto", about.alt)
   return pandoc.RawInline("typst", look)
 end
 

@@ -1,6 +1,4 @@
-"""Execute notebooks top to bottom and write them so that two runs are byte-identical.
-
-    python report/run.py [NOTEBOOK ...] [--in-place | --output DIR] [--jobs N] [--timeout SECONDS]
+"""Execute notebooks top to bottom and write them so that two runs are byte-identical (how: --help).
 
 Each notebook gets a kernel of its own, started in the notebook's folder, on one thread.
 """
@@ -88,12 +86,6 @@ async def execute(path, target, timeout, slots):
         print(f"{path.name}: done", flush=True)
 
 
-async def execute_all(targets, jobs, timeout):
-    """Run {notebook: target file}, `jobs` side by side; the first failure stops all of them."""
-    slots = asyncio.Semaphore(jobs)
-    await asyncio.gather(*(execute(path, target, timeout, slots) for path, target in targets.items()))
-
-
 def main(argv=None):
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     parser = argparse.ArgumentParser(description="Execute notebooks and write them canonically.")
@@ -109,8 +101,13 @@ def main(argv=None):
     os.environ.pop("MPLBACKEND", None)  # an inherited backend would hide every figure
     paths = [path.resolve() for path in options.notebooks]
     targets = {path: path if options.in_place else options.output / path.name for path in paths}
+
+    async def all_of_them():  # the first failure stops the others
+        slots = asyncio.Semaphore(options.jobs)
+        await asyncio.gather(*(execute(*files, options.timeout, slots) for files in targets.items()))
+
     try:
-        asyncio.run(execute_all(targets, options.jobs, options.timeout))
+        asyncio.run(all_of_them())
     except Failed as failure:
         sys.exit(str(failure))
 

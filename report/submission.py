@@ -27,21 +27,16 @@ def fault(identity):
     return ""
 
 
-def files(root):
-    """What is handed in, relative to root: the tracked files, or outside git all but data and caches."""
+def packed(root, pdf, identity):
+    """The zip as bytes: all tracked files (outside git all but data and caches), ex2.pdf, who hands in."""
     if (root / ".git").exists():
         listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=root, text=True)
         paths = [Path(name) for name in listed.split("\0")]
     else:
         paths = [path.relative_to(root) for path in root.rglob("*")]
     kept = [path for path in paths if LEFT_OUT.isdisjoint(path.parts) and path.suffix != ".zip"]
-    return [path for path in kept if (root / path).is_file()]
-
-
-def packed(root, pdf, identity):
-    """The zip as bytes: code, checkpoints, ex2.pdf (bytes, given) and a README that names who hands in."""
+    contents = {path.as_posix(): (root / path).read_bytes() for path in kept if (root / path).is_file()}
     who = "Name: {name}  \nID: {id}  \nCSE username: {user}\n\n".format(**identity)
-    contents = {path.as_posix(): (root / path).read_bytes() for path in files(root)}
     contents["README.md"] = who.encode() + contents.get("README.md", b"")
     contents["ex2.pdf"] = pdf
     buffer = io.BytesIO()
