@@ -89,9 +89,9 @@ def _find(folder: Path) -> dict[str, Path]:
 
 
 def _download(raw: Path) -> None:
-    from torchvision.datasets import MNIST  # takes longer to import than torch, and is of use once
+    from torchvision.datasets import MNIST  # it takes as long to import as torch, and is of use once
 
-    # It writes in place, so a cut download would look like an archive: it works in a private folder.
+    # torchvision writes in place, so a cut download would look like an archive: it works in a private folder.
     raw.mkdir(parents=True, exist_ok=True)
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)

@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 
 COLOURS = sns.color_palette("colorblind")  # told apart by all readers; markers tell them apart in grey
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", ">"]
+HALO = [withStroke(linewidth=3, foreground="white")]  # keeps letters legible on dots and lines
 _note = ""
 
 
@@ -128,5 +129,4 @@ def digit_scatter(axis: Axes, points: np.ndarray, labels: Tensor) -> None:
         mine = np.asarray(labels) == digit
         place, colour = (np.median(x[mine]), np.median(y[mine])), mpl.colormaps["tab10"](int(digit))
         look: dict[str, Any] = {"size": 15, "weight": "bold", "ha": "center", "va": "center"}
-        edge = [withStroke(linewidth=3, foreground="white")]
-        axis.annotate(str(digit), place, color=colour, path_effects=edge, **look)
+        axis.annotate(str(digit), place, color=colour, path_effects=HALO, **look)

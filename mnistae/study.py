@@ -98,13 +98,16 @@ TUNING_DRAWS = range(1_000, 1_012)  # that no reported number uses
 
 def settings(scheme: Scheme) -> list[Setting]:
     """48 settings drawn at random from RANGES, the same for every scheme; each takes what it heeds."""
-    generator, found = random.Random(0), []
+    generator = random.Random(0)
+
+    def drawn(name: str) -> float:
+        low, high = RANGES[name]
+        value = low * (high / low) ** generator.random() if low else high * generator.random()
+        return float(f"{value:.2g}")
+
     kinds: dict[str, Any] = {"hidden": int, "steps": int, "fixed_norm": lambda value: value > 0.5}
-    for _ in range(48):
-        at = {name: generator.random() for name in RANGES}
-        row = {n: low * (high / low) ** at[n] if low else high * at[n] for n, (low, high) in RANGES.items()}
-        found.append({n: kinds.get(n, float)(float(f"{row[n]:.2g}")) for n in HEEDED[scheme]})
-    return found
+    rows = [{name: drawn(name) for name in RANGES} for _ in range(48)]
+    return [{name: kinds.get(name, float)(row[name]) for name in HEEDED[scheme]} for row in rows]
 
 
 def with_seed(encoder: Config, draw: int) -> Config:

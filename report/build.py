@@ -113,7 +113,6 @@ def summarised(text, **about):
 def prepared(books, stamp, paper=True, code=False):
     """The chapters as {stem: (title, cells)}, and the cells of the page of all answers."""
     chapters, answers = {}, []
-    marks = [f" ({stamp}, no result)", " (MNIST's stored results)"] if stamp else ["", ""]
     for chapter, (stem, book) in enumerate(books.items(), start=1):
         title, names = book.cells[0].source.partition("\n")[0].strip("# "), {}
         target = f"#{stem}-" if paper else f"{stem}.html#{stem}-"
@@ -128,7 +127,9 @@ def prepared(books, stamp, paper=True, code=False):
                 text = "\n\n".join(words for words in said if not words.startswith("✓"))
                 cell.source = "" if paper and not code else cell.source
             if "caption" in about.get("tags", []):  # of the cell above
-                mark = marks["stored" in cells[-1].metadata.get("tags", [])]
+                stored = "stored" in cells[-1].metadata.get("tags", [])  # of MNIST, whatever the data
+                whose = "MNIST's stored results" if stored else f"{stamp}, no result"
+                mark = f" ({whose})" if stamp else ""
                 name, cells[-1].metadata.caption = numbered(text, place, chapter, names, mark)
                 names[cells[-1].id.removeprefix(f"{stem}-")] = name
                 continue
