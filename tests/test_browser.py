@@ -6,6 +6,7 @@ Run with -s to read the measured times.
 import importlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -203,6 +204,23 @@ def test_pages_are_whole_offline_and_accessible(pages, axe, browser, size, schem
         assert not serious, f"{name}: {json.dumps(serious, indent=1)[:3000]}"
         assert faults == [], name
         page.close()
+
+
+def test_what_belongs_together_stays_on_one_line(pages, browser):
+    page, _ = opened(browser, (pages / "03_decorrelation.html").as_uri(), SIZES["telephone"])
+    words = page.inner_text("main")
+    assert "d\u00a0=\u00a064" in words
+    assert "0.808\u00a0±\u00a00.023" in words
+    assert not re.search(r"d = \d", words)
+    page.goto((pages / "05_theory.html").as_uri())
+    rows = page.evaluate("[...document.querySelectorAll('.whole')].map(part => part.getClientRects().length)")
+    assert len(rows) > 100
+    assert set(rows) == {1}  # a formula and the comma behind it
+    items = page.evaluate(
+        "[...document.querySelectorAll('li')].map(item => getComputedStyle(item).overflowX)"
+    )
+    assert set(items) == {"visible"}  # or else its mark would be cut off
+    page.close()
 
 
 @pytest.fixture

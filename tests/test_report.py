@@ -291,10 +291,10 @@ def test_the_zip_holds_code_checkpoints_pdf_and_name(project):
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert archive.namelist() == [
             *(".ci/run", "README.md", "checkpoints/a.safetensors"),
-            *("ex2.pdf", "mnistae/data.py", "notebooks/01.ipynb"),
+            *("ex2.pdf", "mnistae/data.py", "notebooks/01.ipynb", "report/ex2.pdf"),
         ]
         readme = archive.read("README.md").decode()
-        assert archive.read("ex2.pdf") == b"%PDF"
+        assert archive.read("ex2.pdf") == archive.read("report/ex2.pdf") == b"%PDF"
         assert archive.getinfo(".ci/run").external_attr >> 16 == 0o755
     assert all(value in readme for value in WHO.values())
     assert readme.endswith("# README.md\n")
