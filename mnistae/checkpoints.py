@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -37,7 +36,7 @@ def path(config: Config) -> Path:
 
 def packed(config: Config, weights: Weights, about: dict[str, Any]) -> bytes:
     """The content of a checkpoint: weights, the config and its data set, and what else is known of them."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in sorted(weights.items())}
     about = {"config": _identity(config, data.load().name), **about}
     sealed = {"about": about, "sha256": _digest(weights, about)}
     return save(weights, {"mnistae": json.dumps(sealed, sort_keys=True)})  # one key: it shuffles several
@@ -63,7 +62,7 @@ def read(config: Config, like: Weights) -> tuple[Weights, dict[str, Any]]:
             raise ValueError(f"it holds another config (differing: {', '.join(differing)})")
         if _shapes(weights) != _shapes(like):
             raise ValueError("its tensors do not fit the network that its config describes")
-        if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise ValueError("it holds weights that are not finite")
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         cure = "Delete the file and run again: only this network is trained anew."
@@ -93,9 +92,8 @@ def atomic_write(target: Path, content: bytes) -> None:
     """Write a file so that a reader, or a kill, finds it whole or not at all. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     # What killed processes of this machine left half-written in the folder is removed.
-    for left in target.parent.glob(f".*.{platform.node()}.*.part"):
-        process = left.name.split(".")[-2]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
+    for left in target.parent.glob(f".*.{platform.node()}.[0-9]*.part"):
+        if not psutil.pid_exists(int(left.name.split(".")[-2])):
             left.unlink(missing_ok=True)
     part = target.with_name(f".{target.name}.{platform.node()}.{os.getpid()}.part")
     try:

@@ -12,38 +12,29 @@ from pydantic.dataclasses import dataclass
 CHECKED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Rate = Annotated[float, Field(ge=1e-6, le=10)]
 Strength = Annotated[float, Field(ge=0, le=10)]  # 0 is none
-Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
+Width = Annotated[int, Field(ge=1, le=4096)]
 Widths = Annotated[tuple[Width, ...], Field(strict=False, min_length=1, max_length=5)]  # a list will do
 Scheme = Literal["frozen", "fine_tuned", "from_scratch", "logistic_code", "logistic_pca", "logistic_pixels"]
 
 
 @dataclass(frozen=True, config=CHECKED)
 class Config:
-    """All that decides one network's weights; also its key in tables and its checkpoint's name.
+    """All that decides one network's weights; also its key in tables and its checkpoint's name."""
 
-    latent_dim: d, the numbers in a code. channels: the widths of the strided layers, at most five, since 28
-    pixels halve to 1 in five steps. kernel_size: odd, so that each layer halves the size, rounding up.
-    task: "reconstruct" trains an AutoEncoder on the mean squared error per pixel, "classify" a Classifier on
-    cross-entropy. learning_rate: its peak; weight_decay: per unit of it, on matrices. distortion: strength
-    of `data.distorted` on half of each batch. images: how many training images, from the first.
-    noise: on the code while training, in standard deviations of each coordinate. kl_weight: of the KL
-    divergence (nats per image) beside the error; above 0 the auto-encoder is variational.
-    """
-
-    latent_dim: Annotated[int, Field(ge=1, le=784)] = 10
-    channels: Widths = (8, 32, 64, 88)
-    kernel_size: Literal[3, 5, 7, 9] = 3
-    task: Literal["reconstruct", "classify"] = "reconstruct"
+    latent_dim: Annotated[int, Field(ge=1, le=784)] = 10  # d, the numbers in a code
+    channels: Widths = (8, 32, 64, 88)  # of the strided layers: 28 pixels halve to 1 in five steps
+    kernel_size: Literal[3, 5, 7, 9] = 3  # odd, so that each layer halves the size, rounding up
+    task: Literal["reconstruct", "classify"] = "reconstruct"  # by squared error, or by cross-entropy
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: Rate = 0.03
-    weight_decay: Strength = 0.05
+    learning_rate: Rate = 0.03  # its peak
+    weight_decay: Strength = 0.05  # per unit of the learning rate, on matrices and kernels
     batch_size: Annotated[int, Field(ge=2, le=60_000)] = 64
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 6
-    distortion: Strength = 0.0
-    images: Annotated[int, Field(ge=2, le=55_000)] = 55_000
+    distortion: Strength = 0.0  # of `data.distorted`, on half of each batch
+    images: Annotated[int, Field(ge=2, le=55_000)] = 55_000  # from the first training image on
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    noise: Strength = 0.0
-    kl_weight: Strength = 0.0
+    noise: Strength = 0.0  # on the code while training, in standard deviations of each coordinate
+    kl_weight: Strength = 0.0  # of the KL divergence (nats an image); above 0 the code is variational
 
     @model_validator(mode="after")
     def _regularised_in_one_way(self) -> Self:
@@ -66,31 +57,26 @@ class Config:
 
 @dataclass(frozen=True, config=CHECKED)
 class Transfer:
-    """One classifier learnt from 10 · labels_per_class training images, `draw` saying which.
+    """One classifier learnt from 10 · labels_per_class training images.
 
     scheme: an MLP on a frozen encoder, the whole network fine-tuned or from scratch; or logistic regression
-    on codes, principal components or pixels. encoder: the auto-encoder whose encoder is taken.
-    split: the images that judge it. hidden: units of the MLP. steps: of gradient descent, each on as many
-    images as there are labels (with distorted copies rounded to whole passes over them all).
-    head_rate, encoder_rate: peak learning rates of AdamW. noise: on codes while training, as in `Config`.
-    distortion: of further copies of each labelled image, as in `Config`. fixed_norm: batch norm keeps its
-    statistics. penalty: 1/C, all that logistic regression heeds.
+    on codes, principal components or pixels.
     """
 
     scheme: Scheme
-    encoder: Config
+    encoder: Config  # the auto-encoder whose encoder is taken
     labels_per_class: Annotated[int, Field(ge=1, le=5_000)]
-    draw: Annotated[int, Field(ge=0, le=2**31)]
-    split: Literal["validation", "test"] = "test"
-    hidden: Annotated[int, Field(ge=1, le=4_096)] = 64
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 200
-    head_rate: Rate = 0.01
+    draw: Annotated[int, Field(ge=0, le=2**31)]  # says which images are labelled
+    split: Literal["validation", "test"] = "test"  # the images that judge
+    hidden: Annotated[int, Field(ge=1, le=4_096)] = 64  # units of the MLP
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 200  # each on as many images as there are labels
+    head_rate: Rate = 0.01  # peak learning rate of AdamW, as the next
     encoder_rate: Rate = 0.001
     weight_decay: Strength = 0.01
-    noise: Strength = 0.3
-    distortion: Strength = 0.0
-    fixed_norm: bool = True
-    penalty: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
+    noise: Strength = 0.3  # on codes while training, as in `Config`
+    distortion: Strength = 0.0  # of further copies of each image; steps then round to whole passes over all
+    fixed_norm: bool = True  # batch norm keeps its statistics
+    penalty: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0  # 1/C, all that logistic regression heeds
 
     @model_validator(mode="after")
     def _encodes_images(self) -> Self:

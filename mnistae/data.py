@@ -7,7 +7,7 @@ import socket
 import tempfile
 import warnings
 import zlib
-from functools import lru_cache
+from functools import cache
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
@@ -46,7 +46,7 @@ class Data(NamedTuple):
     name: str
 
 
-@lru_cache(maxsize=1)
+@cache
 def load() -> Data:
     """MNIST from `data/`, downloaded if need be: 55,000 train, 5,000 validation, 10,000 test images.
 

@@ -14,7 +14,7 @@ from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
@@ -36,7 +36,6 @@ def style(dataset: str = "MNIST", stored: bool = False) -> None:
     _note = "" if dataset == "MNIST" else note
     look = {
         "figure.figsize": (5.8, 3.5),
-        "figure.dpi": 100,
         "figure.constrained_layout.use": True,
         "figure.hooks": ["mnistae.figures:stamp"],
         "axes.spines.top": False,
@@ -44,7 +43,6 @@ def style(dataset: str = "MNIST", stored: bool = False) -> None:
         "axes.grid": True,
         "grid.alpha": 0.4,
         "legend.frameon": False,
-        "lines.markersize": 6,
         "image.cmap": "gray_r",  # ink on paper: digits print dark
     }
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.95, rc=look)
@@ -68,9 +66,9 @@ def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), size: fl
 
     columns: headings, from the left. size: inches an image. One picture, since an axis an image is slow.
     """
-    count = max(len(images) for images in rows.values())
-    strips = [pad(images[:, 0], (2, 2, 2, 2)).permute(1, 0, 2).flatten(1) for images in rows.values()]
-    sheet = torch.cat([pad(strip, (0, 32 * count - strip.shape[1])) for strip in strips])
+    tiles = pad(torch.stack(list(rows.values()))[:, :, 0], (2, 2, 2, 2))  # (rows, N, 32, 32)
+    count = tiles.shape[1]
+    sheet = tiles.transpose(1, 2).reshape(32 * len(rows), 32 * count)
     names = max(len(name) for name in rows) * 0.085 + 0.1  # inches
     figure, axis = plt.subplots(figsize=(names + count * size, len(rows) * size + 0.2))
     axis.imshow(sheet.numpy(), vmin=0, vmax=1, interpolation="nearest")
@@ -110,15 +108,15 @@ def ticks_at(axis: Axes, values: Sequence[float], label: str) -> None:
     """A logarithmic x axis with a tick at each value of a sweep, and no other."""
     axis.set(xscale="log", xlabel=label)
     axis.set_xticks(values, [f"{value:,}" for value in values], fontsize=10)
-    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.minorticks_off()
 
 
 def plain_log(axis: Axes, label: str) -> None:
     """A logarithmic y axis for errors, labelled 0.01 rather than with powers."""
     axis.set(yscale="log", ylabel=label)
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.minorticks_off()
 
 
 def digit_scatter(axis: Axes, points: np.ndarray, labels: Tensor) -> None:

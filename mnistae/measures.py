@@ -1,4 +1,7 @@
-"""What the study measures, from tensors to plain numbers."""
+"""What the study measures, from tensors to plain numbers.
+
+Images are (N, 1, 28, 28) with pixels in [0, 1]; others are refused: TypeError or ValueError, which says why.
+"""
 
 import math
 from collections.abc import Sequence
@@ -31,11 +34,7 @@ def _check_images(*batches: Tensor) -> None:
 
 
 def mse(x_hat: Tensor, x: Tensor) -> float:
-    """Mean squared error per pixel over all N images. x_hat, x: (N, 1, 28, 28), pixels in [0, 1].
-
-    Raises TypeError or ValueError, naming what is allowed, for others; so do the four measures below, as
-    well as `confidence` and `nearest_mse`.
-    """
+    """Mean squared error per pixel over all N images. x_hat, x: (N, 1, 28, 28) in [0, 1]."""
     _check_images(x_hat, x)
     if x_hat.shape != x.shape:
         raise ValueError(f"shapes {tuple(x_hat.shape)} and {tuple(x.shape)}: allowed are equal ones")
@@ -49,7 +48,7 @@ def reconstruction_mse(autoencoder: nn.Module, images: Tensor) -> float:
 
 
 def pca(images: Tensor, latent_dim: int) -> Any:
-    """scikit-learn's PCA of images (N, 1, 28, 28). Raises as `mse` does, and ValueError for a wrong size."""
+    """scikit-learn's PCA of images (N, 1, 28, 28). Raises ValueError for a wrong size."""
     _check_images(images)
     from sklearn.decomposition import PCA
 
@@ -72,27 +71,19 @@ def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> di
     return {d: float(whole - parts[:d].sum()) for d in latent_dims}
 
 
-def alive(z: Tensor) -> np.ndarray:
-    """Which coordinates vary over the images: (N, d) -> (d,) bool. The others are dead.
+def correlations(z: Tensor) -> np.ndarray:
+    """Pearson correlations between the live coordinates of codes: (N, d) -> (live, live), in [-1, 1].
 
     A dead one's standard deviation is at most a millionth of its largest magnitude: what float32 leaves of a
-    constant. Raises ValueError unless N and d are at least 2 and all codes finite.
+    constant. Raises ValueError for codes that are not finite, and for fewer than two images or live ones.
     """
     from sklearn.utils import check_array
 
     codes = check_array(z, dtype=np.float64, ensure_min_samples=2, ensure_min_features=2)
-    return codes.std(0) > 1e-6 * np.abs(codes).max(0)
-
-
-def correlations(z: Tensor) -> np.ndarray:
-    """Pearson correlations between the live coordinates of codes: (N, d) -> (live, live), in [-1, 1].
-
-    Raises ValueError as `alive` does, and for fewer than two live coordinates.
-    """
-    codes = np.asarray(z)[:, alive(z)]
-    if codes.shape[1] < 2:
-        raise ValueError(f"{codes.shape[1]} live coordinates: a correlation needs at least 2")
-    return np.corrcoef(codes, rowvar=False)
+    live = codes.std(0) > 1e-6 * np.abs(codes).max(0)
+    if live.sum() < 2:
+        raise ValueError(f"{live.sum()} live coordinates: a correlation needs at least 2")
+    return np.corrcoef(codes[:, live], rowvar=False)
 
 
 def correlation_summary(z: Tensor) -> dict[str, float]:
@@ -108,14 +99,13 @@ def correlation_summary(z: Tensor) -> dict[str, float]:
     d = len(r)
     pairs = r[np.triu_indices(d, 1)]
     eigenvalues = np.linalg.eigvalsh(r)
-    with np.errstate(divide="ignore"):  # a vanishing eigenvalue is an exact copy: infinite redundancy
-        total = -0.5 * np.log(np.where(eigenvalues < 1e-12, 0, eigenvalues)).sum() / d
+    copies = eigenvalues.min() < 1e-12  # a vanishing eigenvalue is an exact copy
     return {
         "mean_abs_r": float(np.abs(pairs).mean()),
         "rms_r": float(np.sqrt((pairs**2).mean())),
         "effective_rank_fraction": float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum() / d),
-        "total_correlation_per_dim": float(total),
-        "dead": int(np.asarray(z).shape[1] - d),
+        "total_correlation_per_dim": math.inf if copies else float(-0.5 * np.log(eigenvalues).sum() / d),
+        "dead": z.shape[1] - d,
     }
 
 

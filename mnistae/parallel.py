@@ -34,13 +34,11 @@ def in_parallel(
     *rest: Any,
     progress: bool,
     unit: str,
-    cost: Callable[[Any], float] = lambda job: 1,
-    processes: int = -1,
+    cost: Callable[[Any], float] = lambda job: 1,  # in any unit: the time left is judged by it
+    processes: int = -1,  # one a core, or as LOKY_MAX_CPU_COUNT says
 ) -> Iterator[tuple[Any, Any]]:
     """Yield (job, work(job, *rest)) for each job as they finish, with one progress bar.
 
-    cost: of a job in any unit, so that the time left is judged by work and not by number.
-    processes: how many side by side, -1 for one a core (LOKY_MAX_CPU_COUNT sets fewer).
     Raises as `work`; KeyboardInterrupt at Ctrl-C and RuntimeError if a process dies, which say how to go on.
     """
     if not jobs:

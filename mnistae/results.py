@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,9 @@ def table(results: Mapping[Any, Any], **measured: Callable[[Any], Any]) -> pd.Da
 
     results: experiment (a dataclass) -> result (a named tuple), as of `trained_all` and `transfer_all`.
     """
-
-    def row(experiment: Any, result: Any) -> dict[str, Any]:
-        known = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
-        return known | result._asdict() | {name: measure(result) for name, measure in measured.items()}
-
-    return pd.DataFrame(row(*pair) for pair in results.items())
+    rows = [vars(experiment) | result._asdict() for experiment, result in results.items()]
+    columns = {name: list(map(measure, results.values())) for name, measure in measured.items()}
+    return pd.DataFrame(rows).assign(**columns)
 
 
 def mean_sd(values: Sequence[float] | pd.Series, digits: int = 4) -> str:

@@ -27,18 +27,14 @@ _HELP = f"{_ENDS} Drag, or use the arrow keys; Home and End jump."
 _LIVE = f"{_ENDS} Another image or another d needs a running kernel."
 
 
-def png(images: Tensor) -> bytes:
-    """One PNG with images side by side, ink dark on white. images: (N, 1, 28, 28) in [0, 1]."""
+def _picture(images: Tensor, alt: str) -> str:
+    # Images (N, 1, 28, 28) side by side, ink dark on white.
     padded = torch.nn.functional.pad(images[:, 0].clamp(0, 1), (2, 2))
     ink = 255 - (padded.permute(1, 0, 2).flatten(1) * 255).round().to(torch.uint8)
     content = io.BytesIO()
     Image.fromarray(ink.numpy()).save(content, "PNG", optimize=True)
-    return content.getvalue()
-
-
-def _picture(images: Tensor, alt: str) -> str:
     # A data: address and decoding="sync", or else each step would show a blank frame first.
-    source = base64.b64encode(png(images)).decode()
+    source = base64.b64encode(content.getvalue()).decode()
     look = f'width="{len(images) * _STEP}" height="{TILE}" alt="{html.escape(alt)}"'
     return f'<img class="mnistae-frame" {look} decoding="sync" src="data:image/png;base64,{source}">'
 
@@ -77,8 +73,8 @@ def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
     for name, methods in pairs.items():
         if (found := {m: len(frames) for m, frames in methods.items()}) != dict.fromkeys(names, STEPS):
             raise ValueError(f"{name} has frames {found}: allowed are {STEPS}, one for each α, of {names}")
-        words = f"{name} by {', '.join(methods)}"
-        sheets = zip(_SHOWN, *methods.values(), strict=True)
+        words = f"{name} by {', '.join(names)}"
+        sheets = zip(_SHOWN, *(methods[method] for method in names), strict=True)
         stacks.append(_stack([_picture(torch.stack(sheet), f"{words}: α = {a}") for a, *sheet in sheets]))
         widgets.jslink((slider, "index"), (stacks[-1], "selected_index"))
     widgets.jslink((play, "value"), (slider, "index"))
@@ -116,10 +112,10 @@ def explorer(
     def show(_change: object = None) -> None:
         i, j, d = boxes[0].value, boxes[1].value, chooser.value
         blends = torch.lerp(images[j], images[i], ALPHAS.view(-1, 1, 1, 1))
-        sheets = list(zip(frames[d](images[i], images[j]), blends, strict=True))
         words = f"digit {labels[i]} (image {i}) → digit {labels[j]} (image {j}), d = {d}"
-        for n in sorted(range(STEPS), key=lambda n: abs(n - slider.index)):  # the one on screen first
-            stack.children[n].value = _picture(torch.stack(sheets[n]), f"{words}: α = {_SHOWN[n]}")
+        sheets = zip(_SHOWN, stack.children, frames[d](images[i], images[j]), blends, strict=True)
+        for alpha, frame, *sheet in sheets:
+            frame.value = _picture(torch.stack(sheet), f"{words}: α = {alpha}")
         message.value = words
 
     for box in (*boxes, chooser):

@@ -5,8 +5,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import joblib
@@ -35,15 +33,12 @@ class TrainingError(RuntimeError):
 
 
 class Run(NamedTuple):
-    """A config's trained network, in eval mode, and how it came about.
-
-    history: one {"train": loss, "validation": loss} an epoch. cpu_seconds: of training alone.
-    """
+    """A config's trained network, in eval mode, and how it came about."""
 
     config: Config
     network: Network
-    history: list[dict[str, float]]
-    cpu_seconds: float
+    history: list[dict[str, float]]  # one {"train": loss, "validation": loss} an epoch
+    cpu_seconds: float  # of training alone
 
 
 def reconstruct(network: nn.Module, images: Tensor, _labels: Tensor) -> Tensor:
@@ -193,8 +188,7 @@ def train(config: Config, dataset: str, device: str, progress: bool = False) -> 
     if not error < constant:
         said = f"validation error {error:.4f}; a constant answer has {constant:.4f}"
         raise TrainingError(f"{config} collapsed: {said}. Lower learning_rate or train for more epochs.")
-    versions = {name: version(name) for name in ("torch", "torchvision", "numpy")}
-    versions["python"] = platform.python_version()
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
     about = {"history": history, "cpu_seconds": round(seconds, 1), "versions": versions, "device": device}
     return checkpoints.packed(config, network.state_dict(), about)
 
@@ -216,11 +210,11 @@ def trained_all(configs: Iterable[Config], device: str = "cpu", progress: bool =
     configs, dataset = list(dict.fromkeys(configs)), data.load().name
     missing = [config for config in configs if not checkpoints.path(config).exists()]
     missing.sort(key=cost, reverse=True)  # the costly first, so that no core has a long one left at the end
+    processes = -1 if device == "cpu" else 1  # an accelerator is one worker
     if missing and progress:
-        minutes = sum(map(cost, missing)) / 60 / (joblib.cpu_count() if device == "cpu" else 1)
+        minutes = sum(map(cost, missing)) / 60 / joblib.effective_n_jobs(processes)
         what = f"{len(missing)} network(s) that {checkpoints.folder(dataset)} lacks"
         print(f"Training {what}: about {minutes:.0f} minutes, the longest first.", file=sys.stderr)
-    processes = -1 if device == "cpu" else 1  # an accelerator is one worker
     contents = in_parallel(
         train, missing, dataset, device, progress=progress, unit="network", cost=cost, processes=processes
     )
@@ -230,12 +224,9 @@ def trained_all(configs: Iterable[Config], device: str = "cpu", progress: bool =
 
 
 def cost(config: Config) -> float:
-    """CPU seconds of training on the README's machine, roughly, by the work of the encoder's layers.
-
-    Work: multiplications, and a hundred for each activation written and read back.
-    """
-    layers = zip(pairwise((1, *config.channels)), spatial_sizes(len(config.channels))[1:], strict=True)
-    work = sum(
-        size**2 * width * (width_in * config.kernel_size**2 + 100) for (width_in, width), size in layers
-    )
+    """CPU seconds of training on the README's machine, roughly, by the work of the encoder's layers."""
+    widths_in, sizes = (1, *config.channels[:-1]), spatial_sizes(len(config.channels))[1:]
+    layers = zip(sizes, widths_in, config.channels, strict=True)
+    # Multiplications, and a hundred for each activation written and read back.
+    work = sum(size**2 * width * (width_in * config.kernel_size**2 + 100) for size, width_in, width in layers)
     return work * min(config.images, len(data.load().train.labels)) * config.epochs / 3.7e9

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,33 +24,21 @@ YARDSTICKS: tuple[Scheme, ...] = ("logistic_code", "logistic_pca", "logistic_pix
 USE_ENCODER = ("frozen", "fine_tuned", "logistic_code")
 COPIES = 24  # distorted ones of each labelled image, where there are any
 Key = tuple[str, str]  # of a kept outcome: the experiment but for its draw, and the draw
-SCRATCH_SEEDS = 1_000  # from here on: no seed of a pre-trained encoder
 
 
 class Outcome(NamedTuple):
-    """Accuracies on the images of the split and on the labelled ones; how far fine-tuning moved the codes.
+    """What an experiment measures."""
 
-    moved: as a share of their spread, 0 for the other schemes.
-    """
-
-    accuracy: float
-    train_accuracy: float
-    moved: float
+    accuracy: float  # on the images of the split
+    train_accuracy: float  # on the labelled ones
+    moved: float  # how far fine-tuning moved the codes, as a share of their spread; 0 for other schemes
 
 
-class _Learner(Classifier):
-    # With noise on its codes, and batch norm that can keep its statistics: a few dozen images have poor ones.
-    def __init__(self, experiment: Transfer):
-        super().__init__(nn.Identity(), experiment.encoder.latent_dim, experiment.hidden)
-        self.head.insert(0, Noise(experiment.noise))
-        self.fixed_norm = experiment.fixed_norm
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        for layer in self.encoder.modules():
-            if self.fixed_norm and isinstance(layer, nn.BatchNorm2d):
-                layer.eval()
-        return self
+def _classify_with_fixed_norm(network: Any, inputs: Tensor, labels: Tensor) -> Tensor:
+    for layer in network.encoder.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()  # it keeps its statistics: a few dozen images have poor ones
+    return classify(network, inputs, labels)
 
 
 def learnt(experiment: Transfer) -> Classifier:
@@ -60,9 +48,10 @@ def learnt(experiment: Transfer) -> Classifier:
         raise ValueError(f"scheme={e.scheme!r} has no network: allowed is one of {SCHEMES}")
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(e.draw)
-        network = _Learner(e)  # of one width, the same head for every scheme
+        network = Classifier(nn.Identity(), e.encoder.latent_dim, e.hidden)  # the same head for every scheme
+        network.head.insert(0, Noise(e.noise))
         if e.scheme == "from_scratch":
-            encoder = build(replace(e.encoder, seed=SCRATCH_SEEDS + e.draw)).encoder
+            encoder = build(replace(e.encoder, seed=1_000 + e.draw)).encoder  # no seed of a pre-trained one
         else:
             encoder = _encoder(e.encoder)
         labelled, batch_size = _labelled(e), 10 * e.labels_per_class
@@ -77,8 +66,9 @@ def learnt(experiment: Transfer) -> Classifier:
             network.encoder = encoder.requires_grad_(True)
             groups += [{"params": encoder.parameters(), "lr": e.encoder_rate}]
         optimizer = torch.optim.AdamW(groups, weight_decay=e.weight_decay)
+        objective = _classify_with_fixed_norm if e.fixed_norm else classify
         epochs = max(1, e.steps * batch_size // len(labelled.labels))
-        fit(network, labelled, classify, optimizer, epochs=epochs, batch_size=batch_size, seed=e.draw)
+        fit(network, labelled, objective, optimizer, epochs=epochs, batch_size=batch_size, seed=e.draw)
     network.encoder = encoder
     return network.eval()
 
@@ -143,8 +133,7 @@ def transfer_all(experiments: Iterable[Transfer], progress: bool = True) -> dict
     """
     experiments = list(dict.fromkeys(experiments))
     path = checkpoints.folder(data.load().name) / "transfer.json"
-    places = dict.fromkeys([checkpoints.folder("MNIST") / "transfer.json", path])
-    kept = {key: values for place in places for key, values in _kept(place).items()}
+    kept = _kept(checkpoints.folder("MNIST") / "transfer.json") | _kept(path)
     missing = [e for e in experiments if _key(e) not in kept]
     trained_all({e.encoder for e in missing if e.scheme in USE_ENCODER}, progress=progress)
     found: dict[Key, list[float]] = {}

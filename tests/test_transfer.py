@@ -126,14 +126,6 @@ def test_distorted_copies_are_learnt_with_the_labels_of_their_images(encoder, mo
     assert asked["epochs"] == 60 // (1 + transfer.COPIES), "as many steps, in whole passes"
 
 
-def test_a_classifier_s_train_mode_keeps_what_it_should(encoder):
-    network = transfer.learnt(replace(FROZEN, scheme="fine_tuned")).train()
-    norms = [layer for layer in network.encoder.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
-    assert norms
-    assert not any(layer.training for layer in norms)
-    assert network.head.training
-
-
 def test_what_two_processes_find_is_all_kept(encoder):
     path = checkpoints.folder("MNIST") / "transfer.json"
     transfer._keep(path, {("mine", "0"): [1.0, 1.0, 0.0]})
