@@ -149,6 +149,13 @@ def test_intrinsic_dimension_by_hand():
     assert measures.intrinsic_dimension(points) == pytest.approx(by_hand)
 
 
+@pytest.mark.filterwarnings("error")
+def test_intrinsic_dimension_survives_equal_points():
+    points = gaussian(500, 3)
+    twice = torch.cat([points, points[:100]])  # a third of all have a distance of 0
+    assert 0 < measures.intrinsic_dimension(twice) < 3
+
+
 def test_alpha_one_is_the_first_and_zero_the_second():
     z1, z2 = gaussian(4, 3), gaussian(4, 3, seed=1)
     path = measures.interpolate(z1, z2, torch.tensor([0.0, 0.25, 1.0]))
