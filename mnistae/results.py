@@ -76,7 +76,7 @@ def record(chapter: str, values: Any, headlines: Mapping[str, str]) -> None:
     exact = json.dumps(values, default=np.generic.item)
     rounded = json.loads(exact, parse_float=lambda digits: float(f"{float(digits):.6g}"))
     kept = {"dataset": data.load().name, "values": rounded, "headlines": dict(headlines)}
-    atomic_write(FOLDER / f"{chapter}.json", (json.dumps(kept, indent=1) + "\n").encode())
+    atomic_write(FOLDER / f"{chapter}.json", json.dumps(kept).encode())
 
 
 def collected(folder: Path = FOLDER) -> dict[str, Any]:

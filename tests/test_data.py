@@ -299,6 +299,7 @@ def test_draws_are_balanced_reproducible_and_different():
     assert len(draw.unique()) == 50
     assert torch.equal(draw, data.balanced_draw(labels, 5, seed=1))
     assert not torch.equal(draw, data.balanced_draw(labels, 5, seed=2))
+    assert [len(data.balanced_draw(labels, k, seed=1)) for k in (1, 100)] == [10, 1000]
 
 
 def test_impossible_draws_name_value_and_limit():

@@ -75,16 +75,18 @@ def test_records_are_rounded_joined_and_named_by_their_data(monkeypatch, folder)
         "n": np.int64(3),
         "x": np.float64(1 / 3),
     }
-    results.record("reconstruction", values, {"How small?": "0.0123"})
-    results.record("transfer", [], {"How many?": "7"})
+    results.record("4_transfer_learning", [], {"How many?": "7"})
+    results.record("1_reconstruction", values, {"How small?": "0.0123"})
     assert results.collected(folder) == {
         "dataset": "MNIST",
         "headlines": {"How small?": "0.0123", "How many?": "7"},
         "reconstruction": {"2": {"test_mse": [0.0123457, 1]}, "channels": [8, 16], "n": 3, "x": 0.333333},
-        "transfer": [],
+        "transfer_learning": [],
     }
-    assert sorted(path.name for path in folder.iterdir()) == ["reconstruction.json", "transfer.json"]
-    assert json.loads((folder / "transfer.json").read_text())["dataset"] == "MNIST"
+    assert list(results.collected(folder)["headlines"]) == ["How small?", "How many?"]
+    names = ["1_reconstruction.json", "4_transfer_learning.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert json.loads((folder / names[1]).read_text())["dataset"] == "MNIST"
 
 
 def test_two_data_sets_are_never_mixed(monkeypatch, folder):
