@@ -75,7 +75,7 @@ def correlations(z: Tensor) -> np.ndarray:
     """Pearson correlations between the live coordinates of codes: (N, d) -> (live, live), in [-1, 1].
 
     A dead one's standard deviation is at most a millionth of its largest magnitude: what float32 leaves of a
-    constant. Raises ValueError for codes that are not finite, and for fewer than two images or live ones.
+    constant. Raises ValueError for fewer than two images or live coordinates, and for codes not finite.
     """
     from sklearn.utils import check_array
 

@@ -1,7 +1,7 @@
 """Tidy tables, claims that are checked where they are made, and numbers on their way to the report."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,12 @@ def announce(loaded: data.Data) -> None:
     display(Markdown(text), metadata={"mnistae": {"data": loaded.name}})
 
 
-def table(results: Mapping[Any, Any], **measured: Callable[[Any], Any]) -> pd.DataFrame:
-    """A tidy table: one row an experiment, with its fields, its result's, and what each function says of it.
+def table(results: Mapping[Any, Any]) -> pd.DataFrame:
+    """A tidy table: one row an experiment, with its fields and its result's.
 
     results: experiment (a dataclass) -> result (a named tuple), as of `trained_all` and `transfer_all`.
     """
-    rows = [vars(experiment) | result._asdict() for experiment, result in results.items()]
-    columns = {name: list(map(measure, results.values())) for name, measure in measured.items()}
-    return pd.DataFrame(rows).assign(**columns)
+    return pd.DataFrame(vars(experiment) | result._asdict() for experiment, result in results.items())
 
 
 def mean_sd(values: Sequence[float] | pd.Series, digits: int = 4) -> str:
