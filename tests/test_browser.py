@@ -415,8 +415,12 @@ def test_names_stand_above_sharp_tiles(live, box, width):
     page.set_viewport_size({"width": width, "height": 1000})
     box = page.locator(box).last
     frame = box.locator(".mnistae-frame >> visible=true")
-    names = [name.bounding_box() for name in box.locator(".mnistae-names span").all()]
-    edges, tiles = frame.bounding_box(), len(names)
+    # All places at one moment: the page may still be setting itself to the new width.
+    places = "(frame, names) => [frame, ...names].map(part => part.getBoundingClientRect().toJSON())"
+    edges, *names = frame.evaluate(
+        places, [name.element_handle() for name in box.locator(".mnistae-names span").all()]
+    )
+    tiles = len(names)
     for n, name in enumerate(names):
         middle = edges["x"] + (n + 0.5) * edges["width"] / tiles
         assert name["x"] + name["width"] / 2 == pytest.approx(middle, abs=3)
