@@ -25,14 +25,14 @@ help:  ## this list
 # The name of the data that are there, touched only when it changes: a report never outlives its data.
 report/build/dataset: .venv/done FORCE
 	@mkdir -p $(@D)
-	@$(PY) -c 'from mnistae import data; print(data.load().name)' > $@.new
-	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+	@new=$$(mktemp $@.XXXXXX) && $(PY) -c 'from mnistae import data; print(data.load().name)' > $$new \
+		&& { cmp -s $$new $@ && rm $$new || mv $$new $@; } || { rm -f $$new; exit 1; }
 
 report/build/notebooks/done: .venv/done report/build/dataset notebooks/*.ipynb mnistae/*.py checkpoints report/run.py
 	$(known) $(PY) -m mnistae.study  # what is missing is trained before several notebooks ask for it at once
-	rm -f $(@D)/*.ipynb  # one may be gone or have another name now
-	$(known) $(PY) report/run.py
-	touch $@
+	@mkdir -p $(@D)
+	start=$$(mktemp $(@D)/start.XXXXXX) && $(known) $(PY) report/run.py \
+		&& touch -r $$start $@ && rm $$start || { rm -f $$start; exit 1; }  # what changes meanwhile is newer
 
 report: report/build/notebooks/done  ## the PDF and the HTML pages; CODE=1 shows the code
 	$(known) $(PY) report/build.py pdf $(if $(CODE),--code)

@@ -21,20 +21,21 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from torchvision.datasets import MNIST
+from torchvision.transforms.functional import to_pil_image
 
-from mnistae import checkpoints, data
+from mnistae import data
 from mnistae.data import Split
 from mnistae.measures import reconstruction_mse
-from mnistae.parallel import one_thread
+from mnistae.parallel import alone
+from mnistae.runs import trained, trained_all
+from mnistae.store import Store
 from mnistae.study import BASE, SHORT
-from mnistae.training import build, fit, reconstruct, trained, trained_all
+from mnistae.training import build, fit, reconstruct
 
 BATCH = 64
 PUBLIC_ERROR, PUBLIC_EPOCHS = 0.0158, 14  # the best public solution of the exercise at d = 10, and its epochs
-ENOUGH = replace(SHORT, images=22_000)  # of the study's recipe to reach that, each image seen once
 
 
 def spent():
@@ -43,11 +44,24 @@ def spent():
     return mine.ru_utime + mine.ru_stime + children.ru_utime + children.ru_stime
 
 
+class Usual(Dataset):
+    """What torchvision's MNIST does with each image: bytes in memory, a PIL image, a transform."""
+
+    def __init__(self, split, transform):
+        self.bytes, self.labels = split.images.mul(255).round().to(torch.uint8), split.labels
+        self.transform = transform
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, n):
+        return self.transform(to_pil_image(self.bytes[n])), int(self.labels[n])
+
+
 def conventional(images):
     """One epoch as nearly everyone writes it: PIL images, ToTensor, two workers, .item(), all cores."""
-    folder = os.environ.get("MNISTAE_DATA") or data.ROOT / "data"
-    dataset = Subset(MNIST(folder, train=True, download=True, transform=transforms.ToTensor()), range(images))
-    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=2)
+    few = Split(*(part[:images] for part in data.load().train))
+    loader = DataLoader(Usual(few, transforms.ToTensor()), BATCH, shuffle=True, num_workers=2)
     network = build(BASE)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     network.train()
@@ -65,7 +79,7 @@ def ours(images):
     few = Split(*(part[:images] for part in data.load().train))
     network = build(BASE).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    with one_thread():
+    with alone():
         fit(network, few, reconstruct, optimizer, epochs=1, batch_size=BATCH, seed=0)
 
 
@@ -109,29 +123,27 @@ def one_of_many(images):
     print("done", flush=True)
 
 
-def to_quality():
-    """Wall seconds and test error of `ENOUGH` images by the study's own recipe, one network on one thread."""
-    start = time.perf_counter()
-    with elsewhere():
-        run = trained(ENOUGH, progress=False)
-    return time.perf_counter() - start, reconstruction_mse(run.network, data.load().test.images)
+def to_quality(images):
+    """Wall seconds and test error of `images` seen once by the study's recipe, on one thread."""
+    with a_store() as store:
+        start = time.perf_counter()
+        run = trained(replace(SHORT, images=images), store, progress=False)
+        seconds = time.perf_counter() - start
+    return seconds, reconstruction_mse(run.network, data.load().test.images)
 
 
 def cost_of_one(count):
     """CPU seconds of training a network, on average over a sweep of `count`."""
     configs = [replace(SHORT, images=6_400, seed=seed) for seed in range(count)]
-    with elsewhere():
-        return sum(run.cpu_seconds for run in trained_all(configs, progress=False).values()) / count
+    with a_store() as store:
+        return sum(run.cpu_seconds for run in trained_all(configs, store, progress=False).values()) / count
 
 
 @contextmanager
-def elsewhere():
-    """Checkpoints go to a folder that is thrown away."""
-    kept = checkpoints.folder
+def a_store():
+    """A store in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints.folder = lambda dataset: Path(folder)
-        yield
-    checkpoints.folder = kept
+        yield Store(Path(folder), data.load().name)
 
 
 def flops_per_image():
@@ -155,7 +167,7 @@ def flops_per_image():
 
 def matmul_rate(n=1024, times=10):
     """FLOP/s of a large float32 matrix product on one thread."""
-    with one_thread():
+    with alone():
         a, b = torch.rand(n, n), torch.rand(n, n)
         a @ b
         start = time.perf_counter()
@@ -169,22 +181,24 @@ def summary(values, digits=1):
     return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--images", type=int, default=12_800, help="images an epoch of the benchmark has")
-    options = parser.parse_args()
+    parser.add_argument("--enough", type=int, default=22_000, help="images that reach the public quality")
+    parser.add_argument("--sweeps", type=int, nargs="*", default=[1, 4, 16], help="sizes of sweeps to time")
+    options = parser.parse_args(argv)
     n, cores = options.images, os.cpu_count()
     data.load()
     ours(BATCH * 4), conventional(BATCH * 4)  # warm up
-    usual, mine, alone, together, rates, quality = [], [], [], [], [], []
+    usual, mine, single, together, rates, quality = [], [], [], [], [], []
     for _ in range(options.repeats):
         usual.append(timed(conventional, n))
         mine.append(timed(ours, n))
-        alone.append(side_by_side(1, n))
+        single.append(side_by_side(1, n))
         together.append(side_by_side(cores, n))
         rates.append(matmul_rate())
-        quality.append(to_quality())
+        quality.append(to_quality(options.enough))
     print(f"{platform.processor() or platform.machine()}, {cores} cores, torch {torch.__version__}; ", end="")
     print(f"median (range) of {options.repeats} alternating repeats of {n:,} images, batches of {BATCH}\n")
     print("| | conventional loop | this project | ratio |\n|---|---|---|---|")
@@ -195,7 +209,7 @@ def main():
     a, b = [3600 / w for w, _ in usual], [3600 * cores / w for w in together]
     ratio = summary([y / x for x, y in zip(a, b, strict=True)], 2)
     print(f"| such epochs an hour, all {cores} cores | {summary(a, 0)} | {summary(b, 0)} | {ratio} |")
-    gain = summary([cores * one / many for one, many in zip(alone, together, strict=True)], 2)
+    gain = summary([cores * one / many for one, many in zip(single, together, strict=True)], 2)
     print(f"\n{cores} processes do {gain} times the work of one in the same time.")
     achieved = [n * flops_per_image() / w for _, w in mine]
     share = summary([100 * x / y for x, y in zip(achieved, rates, strict=True)], 0)
@@ -206,10 +220,10 @@ def main():
     print(
         f"To a test error of {PUBLIC_ERROR} at d = 10, which public code reaches in {PUBLIC_EPOCHS} epochs "
         f"of such a loop ({summary(theirs, 0)} s at its rate): {summary(seconds)} s and "
-        f"{ENOUGH.images:,} images seen once by the study's recipe (test error {error:.4f}), "
+        f"{options.enough:,} images seen once by the study's recipe (test error {error:.4f}), "
         f"{sooner} times sooner."
     )
-    costs = ", ".join(f"{cost_of_one(count):.1f} s ({count})" for count in (1, 4, 16))
+    costs = ", ".join(f"{cost_of_one(count):.1f} s ({count})" for count in options.sweeps)
     print(f"CPU seconds a network in a sweep of so many: {costs}.")
 
 

@@ -1,18 +1,19 @@
-"""mnistae: convolutional auto-encoders on MNIST, thin enough to read in an evening. Room by room:
+"""mnistae: convolutional auto-encoders on MNIST, small enough to read in an evening. Its modules:
 
     config       Config, Transfer: what an experiment is
     networks     Encoder, Decoder, AutoEncoder, Classifier
     muon         the optimizer
-    data         MNIST as tensors; the embedded sample; draws and distortions
-    measures     error, the PCA yardstick, correlations, interpolation, accuracy
+    data         MNIST as tensors; the embedded sample; random choices and distortions
+    measures     error, the PCA baseline, correlations, interpolation, accuracy
     parallel     many jobs side by side
-    checkpoints  Config <-> one safetensors file
-    training     fit (the one loop), trained(config), trained_all(configs)
-    transfer     classifiers from tens of labels
-    study        the experiments as lists: change one and ask a new question
-    results      tidy tables, claims, records
     figures      one look
     sliders      the α slider
+    training     fit (the one loop), train(config, data)
+    transfer     evaluate(experiment, encoder, data): classifiers from tens of labels
+    store        networks and outcomes on disk
+    runs         trained(config), trained_all, transfer_all: load, compute what is missing, store
+    study        the experiments as lists: change one and ask a new question
+    results      a chapter's tables, claims and records
 
-The first six, figures and sliders know nothing of each other; each of the rest uses those above it alone.
+The first eight import nothing of ours; every other module imports only modules listed above it.
 """

@@ -1,6 +1,6 @@
 """What an experiment is, as data: change a field and it is another experiment.
 
-Both records are checked when they are made; the ValidationError, a ValueError, names field, value and range.
+Both records are checked when they are made. The ValidationError, a ValueError, names field, value and range.
 """
 
 from typing import Annotated, Literal, Self
@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-# Strict, or else True would be a number and "3" too; a misspelt field is an error.
+# Without strict, pydantic accepts True and "3" as numbers. A misspelt field is an error.
 CHECKED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Rate = Annotated[float, Field(ge=1e-6, le=10)]
 Strength = Annotated[float, Field(ge=0, le=10)]  # 0 is none
@@ -16,10 +16,13 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 Widths = Annotated[tuple[Width, ...], Field(strict=False, min_length=1, max_length=5)]  # a list will do
 Scheme = Literal["frozen", "fine_tuned", "from_scratch", "logistic_code", "logistic_pca", "logistic_pixels"]
 
+# Fields that the first committed files do not have: their sign in a file's name, and the value they had then.
+YOUNGER = {"noise": ("z", 0.0), "kl_weight": ("kl", 0.0)}
+
 
 @dataclass(frozen=True, config=CHECKED)
 class Config:
-    """All that decides one network's weights; also its key in tables and its checkpoint's name."""
+    """All that decides one network's parameters; also its key in tables and its checkpoint's name."""
 
     latent_dim: Annotated[int, Field(ge=1, le=784)] = 10  # d, the numbers in a code
     channels: Widths = (8, 32, 64, 88)  # of the strided layers: 28 pixels halve to 1 in five steps
@@ -31,10 +34,10 @@ class Config:
     batch_size: Annotated[int, Field(ge=2, le=60_000)] = 64
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 6
     distortion: Strength = 0.0  # of `data.distorted`, on half of each batch
-    images: Annotated[int, Field(ge=2, le=55_000)] = 55_000  # from the first training image on
+    images: Annotated[int, Field(ge=2, le=55_000)] = 55_000  # the first ones of the training images
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    noise: Strength = 0.0  # on the code while training, in standard deviations of each coordinate
-    kl_weight: Strength = 0.0  # of the KL divergence (nats an image); above 0 the code is variational
+    noise: Strength = 0.0  # on the code during training, in standard deviations of each coordinate
+    kl_weight: Strength = 0.0  # of the KL divergence (nats per image); above 0 the code is variational
 
     @model_validator(mode="after")
     def _regularised_in_one_way(self) -> Self:
@@ -44,20 +47,23 @@ class Config:
 
     @property
     def name(self) -> str:
-        """Every field, so that no two configs share a file; the two youngest only where they are not 0."""
+        """Every field, so that no two configs share a file; younger ones only where they differ from then."""
         widths = "-".join(map(str, self.channels))
-        noise = f"_z{self.noise!r}" if self.noise else ""
-        kl_weight = f"_kl{self.kl_weight!r}" if self.kl_weight else ""
+        younger = "".join(
+            f"_{sign}{value}"
+            for field, (sign, then) in YOUNGER.items()
+            if (value := getattr(self, field)) != then
+        )
         return (
             f"{self.task}_d{self.latent_dim}_c{widths}_k{self.kernel_size}_{self.optimizer}{self.learning_rate!r}"
             f"_w{self.weight_decay!r}_b{self.batch_size}_e{self.epochs}_x{self.distortion!r}_n{self.images}"
-            f"{noise}{kl_weight}_s{self.seed}"
+            f"{younger}_s{self.seed}"
         )
 
 
 @dataclass(frozen=True, config=CHECKED)
 class Transfer:
-    """One classifier learnt from 10 · labels_per_class training images.
+    """One classifier trained on 10 · labels_per_class labelled training images.
 
     scheme: an MLP on a frozen encoder, the whole network fine-tuned or from scratch; or logistic regression
     on codes, principal components or pixels.
@@ -66,17 +72,17 @@ class Transfer:
     scheme: Scheme
     encoder: Config  # the auto-encoder whose encoder is taken
     labels_per_class: Annotated[int, Field(ge=1, le=5_000)]
-    draw: Annotated[int, Field(ge=0, le=2**31)]  # says which images are labelled
-    split: Literal["validation", "test"] = "test"  # the images that judge
+    draw: Annotated[int, Field(ge=0, le=2**31)]  # seed of the random choice of labelled images
+    split: Literal["validation", "test"] = "test"  # the evaluation split
     hidden: Annotated[int, Field(ge=1, le=4_096)] = 64  # units of the MLP
     steps: Annotated[int, Field(ge=1, le=100_000)] = 200  # each on as many images as there are labels
     head_rate: Rate = 0.01  # peak learning rate of AdamW, as the next
     encoder_rate: Rate = 0.001
     weight_decay: Strength = 0.01
-    noise: Strength = 0.3  # on codes while training, as in `Config`
-    distortion: Strength = 0.0  # of further copies of each image; steps then round to whole passes over all
-    fixed_norm: bool = True  # batch norm keeps its statistics
-    penalty: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0  # 1/C, all that logistic regression heeds
+    noise: Strength = 0.3  # on codes during training, as in `Config`
+    distortion: Strength = 0.0  # of further copies of each image; steps are rounded to whole passes over all
+    fixed_norm: bool = True  # batch norm keeps the statistics of pre-training
+    penalty: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0  # 1/C, all that logistic regression uses
 
     @model_validator(mode="after")
     def _encodes_images(self) -> Self:

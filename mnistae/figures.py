@@ -1,5 +1,7 @@
 """One look for every figure and table of the report; functions take tables and tensors, never files."""
 
+import base64
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,34 +12,27 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from IPython.display import HTML
+from IPython.display import HTML, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
+from numpy.typing import ArrayLike
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 from torch.nn.functional import pad
 
-COLOURS = sns.color_palette("colorblind")  # told apart by all readers; markers tell them apart in grey
+COLOURS = sns.color_palette("colorblind")  # all readers can tell them apart; in grey, markers do
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", ">"]
 HALO = [withStroke(linewidth=3, foreground="white")]  # keeps letters legible on dots and lines
-_note = ""
 
 
-def style(dataset: str = "MNIST", stored: bool = False) -> None:
-    """Set the look; off MNIST, figures and tables from here on carry a note in red.
-
-    stored: what follows are MNIST's stored results, whatever the data.
-    """
-    global _note
-    note = "MNIST's stored results" if stored else f"NOT RESULTS: {dataset}, seen in training"
-    _note = "" if dataset == "MNIST" else note
-    look = {
+def style() -> None:
+    """Set the look of the figures, whatever the reader's own settings are."""
+    rc = {
         "figure.figsize": (5.8, 3.5),
         "figure.constrained_layout.use": True,
-        "figure.hooks": ["mnistae.figures:stamp"],
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
@@ -45,20 +40,36 @@ def style(dataset: str = "MNIST", stored: bool = False) -> None:
         "legend.frameon": False,
         "image.cmap": "gray_r",  # ink on paper: digits print dark
     }
-    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.95, rc=look)
+    plt.rcdefaults()  # a reader's matplotlibrc may ask for LaTeX
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.95, rc=rc)
     warnings.filterwarnings("ignore", "The figure layout has changed to tight")  # seaborn's grids do so
 
 
-def stamp(figure: Figure) -> None:
-    """Matplotlib calls this on each new figure: off MNIST, the note of `style` stands across it."""
-    figure.text(0.5, 0.5, _note, color="red", fontsize=13, ha="center", va="center", alpha=0.45, zorder=10)
+def show(note: str = "") -> None:
+    """Show the current figure and close it; `note` stands across it in red."""
+    figure, content = plt.gcf(), io.BytesIO()
+    if note:
+        red: dict[str, Any] = {"color": "red", "fontsize": 13, "alpha": 0.45, "zorder": 10}
+        figure.text(0.5, 0.5, note, ha="center", va="center", **red)
+    figure.savefig(content, format="png", dpi=figure.dpi, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    picture = base64.b64encode(content.getvalue()).decode()
+    # The text is what nbval compares, so it must not change with the version of matplotlib.
+    display({"image/png": picture, "text/plain": "<Figure>"}, metadata=_metadata(note), raw=True)
 
 
-def table(frame: pd.DataFrame) -> HTML:
-    """A table that reads alike in the notebook, on a page and in the PDF; without the index."""
-    note = f'<caption style="color:red">{_note}</caption>' if _note else ""
+def table(frame: pd.DataFrame, note: str = "") -> HTML:
+    """A table that looks alike in notebook, page and PDF, without the index. note: its caption, in red."""
+    caption = f'<caption style="color:red">{note}</caption>' if note else ""
     plain = frame.rename_axis(columns=None)  # its name would stand over an empty column
-    return HTML(plain.to_html(index=False, border=0, na_rep="").replace("<thead>", f"{note}<thead>"))
+    own = ("display.float_format", None, "display.max_colwidth", None, "display.precision", 6)
+    with pd.option_context(*own):  # a reader's options must not change the digits
+        cells = plain.to_html(index=False, border=0, na_rep="", max_rows=None, max_cols=None)
+    return HTML(cells.replace("<thead>", f"{caption}<thead>"), metadata=_metadata(note))
+
+
+def _metadata(note: str) -> dict[str, Any]:
+    return {"mnistae": {"note": note}} if note else {}
 
 
 def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), size: float = 0.62) -> Figure:
@@ -80,17 +91,17 @@ def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), size: fl
     return figure
 
 
-def sweep(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, **look: Any) -> Axes:
+def sweep(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, **options: Any) -> Axes:
     """Means of a tidy table with bars of one sample standard deviation, and each run as a faint dot.
 
-    hue: the column that tells curves apart, by colour and marker. look: what seaborn takes, such as ax.
+    hue: the column that separates curves, by colour and marker. options: what seaborn takes, such as ax.
     """
     bars = {"errorbar": "sd", "err_style": "bars", "err_kws": {"capsize": 3}}
     marks: dict[str, Any] = {"marker": "o"}
     if hue:
         marks = {"style": hue, "markers": MARKERS[: frame[hue].nunique()], "dashes": False}
-    axis = sns.lineplot(frame, x=x, y=y, hue=hue, **(bars | marks | look))
-    dots = {name: look[name] for name in ("color", "palette", "hue_order") if name in look}
+    axis = sns.lineplot(frame, x=x, y=y, hue=hue, **(bars | marks | options))
+    dots = {name: options[name] for name in ("color", "palette", "hue_order") if name in options}
     return sns.scatterplot(frame, x=x, y=y, hue=hue, s=14, alpha=0.4, legend=False, ax=axis, **dots)
 
 
@@ -98,9 +109,9 @@ def correlation_map(axis: Axes, r: np.ndarray, title: str, bar: bool = False) ->
     """Heat map of correlations r: (d, d), coordinates ordered so that groups stand together, on -1 to 1."""
     distance = squareform(1 - np.abs(r), checks=False)
     order = leaves_list(linkage(distance, "average", optimal_ordering=True))
-    look = {"cmap": "RdBu_r", "square": True, "xticklabels": False, "yticklabels": False}
-    look |= {"cbar": bar, "cbar_kws": {"label": "Pearson r"}}
-    sns.heatmap(r[np.ix_(order, order)], vmin=-1, vmax=1, ax=axis, **look)
+    options = {"cmap": "RdBu_r", "square": True, "xticklabels": False, "yticklabels": False}
+    options |= {"cbar": bar, "cbar_kws": {"label": "Pearson r"}}
+    sns.heatmap(r[np.ix_(order, order)], vmin=-1, vmax=1, ax=axis, **options)
     axis.set_title(title)
 
 
@@ -119,12 +130,12 @@ def plain_log(axis: Axes, label: str) -> None:
     axis.yaxis.minorticks_off()
 
 
-def digit_scatter(axis: Axes, points: np.ndarray, labels: Tensor) -> None:
-    """Points (N, 2) coloured by digit, its name at its median for eyes and printers without colour."""
+def digit_scatter(axis: Axes, points: ArrayLike, labels: ArrayLike) -> None:
+    """Points (N, 2) coloured by digit, each digit's number at its median for readers without colour."""
     x, y = np.asarray(points).T
     axis.scatter(x, y, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=4, alpha=0.5, linewidths=0)
     for digit in np.unique(labels):
         mine = np.asarray(labels) == digit
         place, colour = (np.median(x[mine]), np.median(y[mine])), mpl.colormaps["tab10"](int(digit))
-        look: dict[str, Any] = {"size": 15, "weight": "bold", "ha": "center", "va": "center"}
-        axis.annotate(str(digit), place, color=colour, path_effects=HALO, **look)
+        letters: dict[str, Any] = {"size": 15, "weight": "bold", "ha": "center", "va": "center"}
+        axis.annotate(str(digit), place, color=colour, path_effects=HALO, **letters)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 # scikit-learn, a second to load, is imported where it is needed.
@@ -55,8 +56,19 @@ def pca(images: Tensor, latent_dim: int) -> Any:
     return PCA(latent_dim, svd_solver="covariance_eigh").fit(images.flatten(1).numpy())
 
 
-def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> dict[int, float]:
-    """Test `mse` of the best linear code of each size d, d = 0 being the mean image.
+class PrincipalComponents(nn.Module):
+    """A linear encoder: (N, 1, 28, 28) -> (N, latent_dim), the first principal components of `train`."""
+
+    def __init__(self, train: Tensor, latent_dim: int):
+        super().__init__()
+        self.axes = pca(train, latent_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.axes.transform(images.flatten(1).numpy()))
+
+
+def pca_errors(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> dict[int, float]:
+    """Test `mse` of PCA, the best linear code, for each size d; d = 0 is the mean image.
 
     train, test: (N, 1, 28, 28) in [0, 1]; latent_dims: at least one size above 0 among them.
     """
@@ -71,7 +83,7 @@ def pca_yardstick(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> di
     return {d: float(whole - parts[:d].sum()) for d in latent_dims}
 
 
-def correlations(z: Tensor) -> np.ndarray:
+def correlations(z: ArrayLike) -> np.ndarray:
     """Pearson correlations between the live coordinates of codes: (N, d) -> (live, live), in [-1, 1].
 
     A dead one's standard deviation is at most a millionth of its largest magnitude: what float32 leaves of a
@@ -86,7 +98,7 @@ def correlations(z: Tensor) -> np.ndarray:
     return np.corrcoef(codes[:, live], rowvar=False)
 
 
-def correlation_summary(z: Tensor) -> dict[str, float]:
+def correlation_summary(z: ArrayLike) -> dict[str, float]:
     """Single numbers for the redundancy of codes z: (N, d), over live coordinates; `dead` counts the others.
 
     mean_abs_r, rms_r: of the d(d-1)/2 pairs, 0 for independent coordinates, 1 for copies.
@@ -105,7 +117,7 @@ def correlation_summary(z: Tensor) -> dict[str, float]:
         "rms_r": float(np.sqrt((pairs**2).mean())),
         "effective_rank_fraction": float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum() / d),
         "total_correlation_per_dim": math.inf if copies else float(-0.5 * np.log(eigenvalues).sum() / d),
-        "dead": z.shape[1] - d,
+        "dead": np.shape(z)[1] - d,
     }
 
 
@@ -130,13 +142,15 @@ def intrinsic_dimension(points: Tensor) -> float:
     """Two-nearest-neighbours estimate of the dimension of the set the points lie on. points: (N, D), N > 2.
 
     The ratios of second to first distance follow a Pareto law, fitted by maximum likelihood to the lower 90 %
-    of them. Raises ValueError for fewer points or NaN. Source: Facco et al., "Estimating the intrinsic
-    dimension of datasets by a minimal neighborhood information", 2017.
+    of them. Of equal points one counts: a distance of 0 says nothing about the dimension. Raises ValueError
+    for fewer than three different points, or NaN. Source: Facco et al., "Estimating the intrinsic dimension
+    of datasets by a minimal neighborhood information", 2017.
     """
     from sklearn.neighbors import NearestNeighbors
 
-    first, second = NearestNeighbors(n_neighbors=2).fit(points).kneighbors()[0].T
-    ratios = np.sort(np.log(second / first.clip(1e-12)))
+    different = np.unique(points, axis=0)
+    first, second = NearestNeighbors(n_neighbors=2).fit(different).kneighbors()[0].T
+    ratios = np.sort(np.log(second / first))
     kept = int(0.9 * len(ratios))
     rest = (len(ratios) - kept) * ratios[kept - 1]  # the censored tenth counts as if it ended there
     return float(kept / (ratios[:kept].sum() + rest))

@@ -1,4 +1,4 @@
-"""Encoder, Decoder and what is built of them, from one list of widths; `Config` says what is allowed.
+"""Encoder, Decoder and the networks made of them, from one list of widths; `Config` says what is allowed.
 
 The exercise's symbols: E is `encoder`, D is `decoder`, d is `latent_dim`; z = E(x) and x_hat = D(z).
 """
@@ -16,7 +16,6 @@ def spatial_sizes(depth: int) -> list[int]:
 
 
 def _norm_and_activation(width: int) -> list[nn.Module]:
-    # Without batch norm some seeds saturate the final sigmoid and stay black for ever.
     return [nn.BatchNorm2d(width), nn.SiLU()]
 
 
@@ -48,36 +47,43 @@ class Decoder(nn.Sequential):
 
 
 class Noise(nn.Module):
-    """Gaussian noise on codes (N, d) while training, in units of each coordinate's own spread in the batch.
+    """Gaussian noise on codes (N, d) during training, in units of each coordinate's spread in the batch.
 
-    So one strength fits every encoder and every d, and a code that merely grows gains nothing.
+    So one strength fits every encoder and every d, and a code gains nothing by growing. generator: of the
+    CPU; the noise comes from it alone, so nothing else in the process changes it.
     """
 
-    def __init__(self, strength: float):
+    def __init__(self, strength: float, generator: torch.Generator):
         super().__init__()
-        self.strength = strength
+        self.strength, self.generator = strength, generator
 
     def forward(self, z: Tensor) -> Tensor:
         if not self.training:
             return z
         spread = z.detach().std(0, correction=min(1, len(z) - 1))  # 0 in a last batch of one image
-        return z + self.strength * spread * torch.randn_like(z)
+        return z + self.strength * spread * torch.randn(z.shape, generator=self.generator).to(z.device)
 
 
 class GaussianCode(nn.Module):
-    """A variational code: means and log variances (N, 2d) -> (N, d), drawn while training, else the means.
+    """A variational code: means and log variances (N, 2d) -> (N, d), sampled in training, else the means.
 
-    kl: divergence of the last batch's codes from the standard normal, nats an image (Kingma, Welling, 2014).
+    kl: divergence of the last batch's codes from the standard normal, in nats per image (Kingma and Welling,
+    2014). generator: as for `Noise`.
     """
 
     kl: Tensor
+
+    def __init__(self, generator: torch.Generator):
+        super().__init__()
+        self.generator = generator
 
     def forward(self, statistics: Tensor) -> Tensor:
         mean, log_variance = statistics.chunk(2, dim=1)
         if not self.training:
             return mean
         self.kl = (mean.square() + log_variance.exp() - log_variance - 1).sum(1).mean() / 2
-        return mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        noise = torch.randn(mean.shape, generator=self.generator).to(mean.device)
+        return mean + (log_variance / 2).exp() * noise
 
 
 class AutoEncoder(nn.Module):

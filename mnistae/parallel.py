@@ -1,31 +1,36 @@
-"""Many jobs side by side: one process a core, one thread each, with progress."""
+"""Many jobs side by side: one process per core, one thread each, with progress."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import joblib
 import torch
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 _ALONE = threading.RLock()
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch, and one caller at a time, since threads and random state are the process's.
+def alone() -> Iterator[None]:
+    """One caller at a time, with torch's settings as in a new process: one thread, float32, CPU, gradients.
 
-    Sums come out in one order then, so weights do not depend on what runs beside them.
+    Threads, default dtype and random state belong to the whole process. On one thread sums are added in one
+    order, so weights do not depend on what runs at the same time or on what the caller has set.
     """
-    with _ALONE:
-        threads = torch.get_num_threads()
+    elsewhere = torch.get_default_device().type != "cpu"
+    device = torch.device("cpu") if elsewhere else nullcontext()  # the former slows each operation
+    with _ALONE, device, torch.inference_mode(False), torch.enable_grad():
+        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
         torch.set_num_threads(1)
+        torch.set_default_dtype(torch.float32)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
 
 
 def in_parallel(
@@ -34,22 +39,23 @@ def in_parallel(
     *rest: Any,
     progress: bool,
     unit: str,
-    cost: Callable[[Any], float] = lambda job: 1,  # in any unit: the time left is judged by it
-    processes: int = -1,  # one a core, or as LOKY_MAX_CPU_COUNT says
+    cost: Callable[[Any], float] = lambda job: 1,  # in any unit, for the time left
+    processes: int = -1,  # one per core, or as LOKY_MAX_CPU_COUNT says
 ) -> Iterator[tuple[Any, Any]]:
     """Yield (job, work(job, *rest)) for each job as they finish, with one progress bar.
 
-    Raises as `work`; KeyboardInterrupt at Ctrl-C and RuntimeError if a process dies, which say how to go on.
+    Raises what `work` raises; KeyboardInterrupt at Ctrl-C and RuntimeError if a process dies, which say how
+    to go on.
     """
     if not jobs:
         return  # without starting processes
     workers = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
     paired = joblib.delayed(lambda job: (job, work(job, *rest)))
     results = workers(paired(job) for job in jobs)
-    look = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
+    layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
     finished = f"0 of {len(jobs)} {unit}s"
     try:
-        with tqdm(total=sum(map(cost, jobs)), disable=not progress, leave=False, bar_format=look) as bar:
+        with tqdm(total=sum(map(cost, jobs)), disable=not progress, leave=False, bar_format=layout) as bar:
             bar.set_description(finished)
             for n, (job, result) in enumerate(results, 1):
                 finished = f"{n} of {len(jobs)} {unit}s"
@@ -58,8 +64,8 @@ def in_parallel(
                 yield job, result
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{finished} are finished and kept. Run again to go on.") from None
-    except TerminatedWorkerError as error:
+    except BrokenProcessPool as error:
         raise RuntimeError(
-            f"A process was killed, most likely for want of memory. {finished} are finished and kept. "
+            f"A process was killed, most likely because memory ran out. {finished} are finished and kept. "
             f"Go on with fewer processes: set LOKY_MAX_CPU_COUNT=1 in the environment and run again."
         ) from error

@@ -1,36 +1,24 @@
-"""Tidy tables, claims that are checked where they are made, and numbers on their way to the report."""
+"""A chapter's tables, claims and numbers, each with the name of the data that it was made from."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
-from mnistae import data
-from mnistae.checkpoints import atomic_write
+from mnistae import data, figures
+from mnistae.store import atomic_write
 
 FOLDER = data.ROOT / "report" / "build" / "results"
 
 
-def announce(loaded: data.Data) -> None:
-    """Say which images a chapter works on, to its readers and in the output's metadata to the report."""
-    sizes = "{:,} training, {:,} validation and {:,} test images".format(*(len(s.labels) for s in loaded[:3]))
-    text = f"Data: {loaded.name}, {sizes}."
-    if loaded.name != "MNIST":
-        text = (
-            f"**NOT RESULTS.** Data: the {loaded.name} of MNIST's *training* images, {sizes}. The committed "
-            f"networks have seen these images while they learnt, so all errors are training errors, and "
-            f"what the text says of numbers need not hold. With MNIST at hand, this notebook gives results."
-        )
-    display(Markdown(text), metadata={"mnistae": {"data": loaded.name}})
-
-
-def table(results: Mapping[Any, Any]) -> pd.DataFrame:
-    """A tidy table: one row an experiment, with its fields and its result's.
+def tidy(results: Mapping[Any, Any]) -> pd.DataFrame:
+    """A tidy table: one row per experiment, with its fields and those of its result.
 
     results: experiment (a dataclass) -> result (a named tuple), as of `trained_all` and `transfer_all`.
     """
@@ -42,43 +30,86 @@ def mean_sd(values: Sequence[float] | pd.Series, digits: int = 4) -> str:
     return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def falls(frame: pd.DataFrame, y: str, by: str) -> bool:
-    """Whether y falls at every step of `by` by more than the spread: all of a group below all of the last."""
+def decreases(frame: pd.DataFrame, y: str, by: str) -> bool:
+    """Whether y decreases at every step of `by`, so that the ranges of neighbouring groups do not overlap."""
     return all(max(after) < min(before) for before, after in pairwise(v for _, v in frame.groupby(by)[y]))
 
 
-def claim(sentence: str, holds: bool, about_mnist: bool = True) -> None:
-    """Show a sentence that the cell has just proved; AssertionError if it does not hold.
+@dataclass(frozen=True)
+class Chapter:
+    """What a notebook shows and records, marked by the data set that it works on.
 
-    One about MNIST goes unchecked on the embedded sample.
+    name: number and name, as "1_reconstruction". On the embedded sample claims are not checked, answers and
+    figures are marked as no result; what is made of MNIST's stored results alone says that instead.
     """
-    if about_mnist and data.load().name != "MNIST":
-        display(Markdown(f"(of MNIST, not checked on the {data.load().name}) {sentence}"))
-    elif holds:
-        display(Markdown(f"✓ {sentence}"))
-    else:
-        raise AssertionError(f"does not hold: {sentence}")
 
+    name: str
+    dataset: str = ""  # none: theory
+    folder: Path = FOLDER  # for the recorded numbers
 
-def answer(text: str) -> None:
-    """Show an answer to the exercise; on the embedded sample it is marked as none."""
-    mark = "" if data.load().name == "MNIST" else f"(on the {data.load().name}, no result) "
-    display(Markdown(mark + text))
+    @classmethod
+    def on(cls, name: str, mnist: data.Data) -> "Chapter":
+        """A chapter on these data. It tells its readers which they are; the report reads the metadata."""
+        train, validation, test = (f"{len(split.labels):,}" for split in mnist[:3])
+        text = f"Data: {mnist.name}, {train} training, {validation} validation and {test} test images."
+        if mnist.name == data.SAMPLE:
+            text = (
+                f"**NOT RESULTS.** {text} All come from MNIST's *training* images, and the committed networks "
+                f"were trained on them. So errors are training errors, and the numbers may differ from what "
+                f"the text says. With MNIST, this notebook gives results."
+            )
+        display(Markdown(text), metadata={"mnistae": {"data": mnist.name}})
+        return cls(name, mnist.name)
 
+    def note(self, stored: pd.DataFrame | None = None) -> str:
+        """What a figure or table has to say of its data, "" on MNIST.
 
-def record(chapter: str, values: Any, headlines: Mapping[str, str]) -> None:
-    """Keep a chapter's numbers, rounded to 6 significant digits, in its own file; `collected` joins them.
+        stored: the tidy table of stored results that it is made of, if it shows nothing else.
+        """
+        if self.dataset != data.SAMPLE:
+            return ""
+        if stored is not None and set(stored.dataset) == {"MNIST"}:
+            return "MNIST's stored results"
+        return f"NOT RESULTS: {self.dataset}, seen in training"
 
-    chapter: number and name, as "1_reconstruction". headlines: question -> answer, its rows in the README.
-    """
-    exact = json.dumps(values, default=np.generic.item)
-    rounded = json.loads(exact, parse_float=lambda digits: float(f"{float(digits):.6g}"))
-    kept = {"dataset": data.load().name, "values": rounded, "headlines": dict(headlines)}
-    atomic_write(FOLDER / f"{chapter}.json", json.dumps(kept).encode())
+    def show(self, stored: pd.DataFrame | None = None) -> None:
+        """Show the current figure, with its `note` across it."""
+        figures.show(self.note(stored))
+
+    def table(self, frame: pd.DataFrame, stored: pd.DataFrame | None = None) -> HTML:
+        """A table that looks alike in the notebook, on a page and in the PDF, with its `note`; no index."""
+        return figures.table(frame, self.note(stored))
+
+    def claim(self, sentence: str, holds: object, about_mnist: bool = True) -> None:
+        """Show a sentence that the cell has just checked; AssertionError if it does not hold.
+
+        One about MNIST is not checked on the embedded sample.
+        """
+        if about_mnist and self.dataset == data.SAMPLE:
+            display(Markdown(f"(of MNIST, not checked on the {self.dataset}) {sentence}"))
+        elif holds:
+            display(Markdown(f"✓ {sentence}"))
+        else:
+            raise AssertionError(f"does not hold: {sentence}")
+
+    def answer(self, text: str) -> None:
+        """Show an answer to the exercise; on the embedded sample it is marked as none."""
+        mark = f"(on the {self.dataset}, no result) " if self.dataset == data.SAMPLE else ""
+        display(Markdown(mark + text))
+
+    def record(self, values: Any, headlines: Mapping[str, str], part: str = "") -> None:
+        """Keep numbers, rounded to 6 significant digits, in a file for `collected`.
+
+        headlines: question -> answer, rows of the README's table. part: ending of the key for more numbers.
+        """
+        exact = json.dumps(values, default=np.generic.item)
+        rounded = json.loads(exact, parse_float=lambda digits: float(f"{float(digits):.6g}"))
+        kept = {"dataset": self.dataset, "values": rounded, "headlines": dict(headlines)}
+        atomic_write(self.folder / f"{self.name}{part}.json", json.dumps(kept).encode())
 
 
 def collected(folder: Path = FOLDER) -> dict[str, Any]:
-    """All recorded chapters by name, their "headlines", and the "dataset"; ValueError if there are two."""
+    """All recorded numbers by key, their "headlines", and the "dataset"; ValueError if there are two."""
     files = sorted(folder.glob("*.json"))
     chapters = {path.stem.split("_", 1)[-1]: json.loads(path.read_text()) for path in files}
     datasets = {kept["dataset"] for kept in chapters.values()}

@@ -35,27 +35,27 @@ def _picture(images: Tensor, alt: str) -> str:
     Image.fromarray(ink.numpy()).save(content, "PNG", optimize=True)
     # A data: address and decoding="sync", or else each step would show a blank frame first.
     source = base64.b64encode(content.getvalue()).decode()
-    look = f'width="{len(images) * _STEP}" height="{TILE}" alt="{html.escape(alt)}"'
-    return f'<img class="mnistae-frame" {look} decoding="sync" src="data:image/png;base64,{source}">'
+    attributes = f'width="{len(images) * _STEP}" height="{TILE}" alt="{html.escape(alt)}"'
+    return f'<img class="mnistae-frame" {attributes} decoding="sync" src="data:image/png;base64,{source}">'
 
 
 def _stack(pictures: Sequence[str]) -> widgets.Stack:
     # One layout and one style for all frames: each is longer than a frame in the stored notebook.
-    look = {"layout": widgets.Layout(min_height=f"{TILE}px"), "style": widgets.HTML().style}
-    return widgets.Stack([widgets.HTML(p, **look) for p in pictures], selected_index=STEPS // 2)
+    shared = {"layout": widgets.Layout(min_height=f"{TILE}px"), "style": widgets.HTML().style}
+    return widgets.Stack([widgets.HTML(p, **shared) for p in pictures], selected_index=STEPS // 2)
 
 
 def _captions(names: Sequence[str]) -> widgets.HTML:
     # As wide as the frame below and shrinking with it, so that each name stays above its tile.
-    look = "image-rendering:pixelated;display:block;max-width:100%;height:auto"
+    css = "image-rendering:pixelated;display:block;max-width:100%;height:auto"
     cells = "".join(f'<span style="flex:1;text-align:center">{html.escape(name)}</span>' for name in names)
     row = f'<div class="mnistae-names" style="display:flex;max-width:{len(names) * _STEP}px">{cells}</div>'
-    return widgets.HTML(f"<style>.mnistae-frame{{{look}}}</style>{row}")
+    return widgets.HTML(f"<style>.mnistae-frame{{{css}}}</style>{row}")
 
 
 def _slider() -> widgets.SelectionSlider:
-    look = _SMALL | {"layout": {"width": "440px"}}
-    return widgets.SelectionSlider(options=_SHOWN, index=STEPS // 2, description="α", tooltip=_HELP, **look)
+    wide = _SMALL | {"layout": {"width": "440px"}}
+    return widgets.SelectionSlider(options=_SHOWN, index=STEPS // 2, description="α", tooltip=_HELP, **wide)
 
 
 def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:

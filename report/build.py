@@ -6,6 +6,7 @@ The same notebooks give the same bytes: no clock, no system font.
 
 import argparse
 import base64
+import copy
 import html
 import io
 import json
@@ -14,15 +15,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
 import pypandoc
 import submission
 import typst
 from PIL import Image
 from run import KERNEL, ROOT, VIEW, Failed, data_of, widgets_of
+from run import read as read_notebook
 
-from mnistae.checkpoints import atomic_write
 from mnistae.results import collected
+from mnistae.store import atomic_write
 
 REPORT = ROOT / "report"
 TITLE = "Auto-encoders on MNIST"
@@ -32,29 +33,53 @@ TABLE_START, TABLE_END = "<!-- results -->", "<!-- end of results -->"
 FORMS = ("image/png", "text/markdown", "text/html", "text/plain")  # the fullest first
 
 
-def read(folder):
-    """The executed notebooks of a folder, {stem: notebook}, the name of their data, and that if not MNIST."""
-    books = {path.stem: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
-    if not books:
+def read(folder, sources=None):
+    """The executed notebooks of a folder, {stem: notebook}, the name of their data, and that if not MNIST.
+
+    sources: the folder of the notebooks that must all be there, executed as they are now.
+    """
+    names = [path.name for path in sorted((sources or folder).glob("*.ipynb"))]
+    if lacking := [name for name in names if not (folder / name).exists()]:
+        raise Failed(f"{folder} lacks {', '.join(lacking)}: run `make` first, or give --notebooks")
+    if not names:
         raise Failed(f"no notebook in {folder}: run `make` first, or give --notebooks")
-    names = {name: stem for stem, book in books.items() if (name := data_of(book))}
-    if len(names) > 1:
-        mixed = " and ".join(f"{stem} on {name}" for name, stem in names.items())
+    books = {Path(name).stem: read_notebook(folder / name) for name in names}
+    for stem, book in books.items():
+        now = read_notebook(sources / f"{stem}.ipynb") if sources else book
+        if [cell.source for cell in book.cells] != [cell.source for cell in now.cells]:
+            raise Failed(f"{folder / stem}.ipynb was executed before {stem}.ipynb was changed: run `make`")
+    data = {name: stem for stem, book in books.items() if (name := data_of(book))}
+    if len(data) > 1:
+        mixed = " and ".join(f"{stem} on {name}" for name, stem in data.items())
         raise Failed(f"the notebooks mix data ({mixed}): run all of them again")
-    data = "".join(names)
-    return books, data, "" if data == "MNIST" else data
+    name = "".join(data)
+    return books, name, "" if name == "MNIST" else name
 
 
-def checked(cell, place):
-    """Raises Failed for a code cell that cannot be shown."""
+def check(cell, place, stamp):
+    """Raises Failed for a code cell that cannot be shown, or whose figures do not say what they must."""
     failed = any(output.output_type == "error" for output in cell.outputs)
     if failed or (cell.source.strip() and not cell.execution_count):
         raise Failed(f"{place} ended in an error or was not executed: run `make` first")
-    if any("image/png" in output.get("data", {}) for output in cell.outputs) and "alt" not in cell.metadata:
-        raise Failed(f"{place} has a figure whose metadata lack `alt`: what it shows, for who cannot see it")
+    for output in cell.outputs:
+        data, about = output.get("data", {}), output.get("metadata", {})
+        if "image/png" in data and "alt" not in cell.metadata:
+            raise Failed(
+                f"{place} has a figure whose metadata lack `alt`: what it shows, for who cannot see it"
+            )
+        bare = "image/png" in data and data.get("text/plain") != "<Figure>"
+        unsaid = (
+            stamp
+            and ("image/png" in data or "<table" in data.get("text/html", ""))
+            and not about.get("mnistae")
+        )
+        if bare or unsaid:
+            raise Failed(
+                f"{place} has a figure or table that does not say its data: chapter.show(), chapter.table()"
+            )
 
 
-def slim(picture):
+def reduced(picture):
     """The same picture in 128 colours, which is fewer than half of the bytes."""
     image, content = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"), io.BytesIO()
     image.quantize(128).save(content, "PNG")
@@ -82,26 +107,68 @@ def widget(parts):
 {"".join(frames).replace("<img", "<img hidden")}<p>{words}</p></div>"""
 
 
-def lean(output, place, state, paper):
-    """An output in its fullest form alone: pictures slim, a widget as HTML or, on paper, left out."""
+def fullest(output, place, state, paper):
+    """An output in its fullest form alone: a widget as HTML or, on paper, left out."""
     data = output.get("data", {})
     if VIEW in data and not paper and data[VIEW].model_id not in state:
-        cure = "dropped by the editor that saved it? `python report/run.py` brings it back"
-        raise Failed(f"{place} has a widget without stored state, {cure}")
+        way_out = "dropped by the editor that saved it? `python report/run.py` brings it back"
+        raise Failed(f"{place} has a widget without stored state, {way_out}")
     if VIEW in data:
         data = {} if paper else {"text/markdown": widget(unfold(state, data[VIEW].model_id))}
     if "image/png" in data:
-        data = {"image/png": slim(data["image/png"])}
+        data = {"image/png": reduced(data["image/png"])}
     form = next((form for form in FORMS if form in data), None)
     return output | {"data": {form: data[form]} if form else {}}
 
 
-def numbered(caption, place, chapter, names, mark):
-    """The name of a figure or table, as "Figure 1.2", and its caption under that name."""
-    if not (found := re.match(r"\*\*(Figure|Table):\*\* ", caption)):
-        raise Failed(f"{place} is a caption: it begins with **Figure:** or **Table:**")
-    name = f"{found[1]} {chapter}.{1 + sum(name.startswith(found[1]) for name in names.values())}"
-    return name, f"**{name}{mark}:** {caption[found.end() :]}"
+def shown(book, stem, stamp, paper, code):
+    """Copies of a chapter's cells as they are shown: the fullest outputs, code only if asked for."""
+    cells = copy.deepcopy(book.cells)
+    for cell in cells:
+        place = cell.metadata.place = f"{stem}.ipynb: cell '{cell.id}'"
+        if cell.cell_type == "code":
+            check(cell, place, stamp)
+            cell.outputs = [fullest(output, place, widgets_of(book), paper) for output in cell.outputs]
+            cell.source = "" if paper and not code else cell.source
+    return cells
+
+
+def captioned(cells, chapter, stamp):
+    """The cells without captions, each caption moved to the figure or table above it; and {cell id: name}."""
+    names, kept = {}, []
+    for cell in cells:
+        if "caption" not in cell.metadata.get("tags", []):
+            kept.append(cell)
+            continue
+        if not (found := re.match(r"\*\*(Figure|Table):\*\* ", cell.source)):
+            raise Failed(f"{cell.metadata.place} is a caption: it begins with **Figure:** or **Table:**")
+        above = kept[-1]
+        name = f"{found[1]} {chapter}.{1 + sum(name.startswith(found[1]) for name in names.values())}"
+        said = [out.get("metadata", {}).get("mnistae", {}) for out in above.get("outputs", [])]
+        notes = sorted({about["note"] for about in said if "note" in about})
+        mark = f" ({stamp}, no result)" if stamp else ""
+        if stamp and notes and not any("NOT RESULTS" in note for note in notes):
+            mark = f" ({'; '.join(notes)})"
+        above.metadata.caption = f"**{name}{mark}:** {cell.source[found.end() :]}"
+        names[above.id] = name
+    return kept, names
+
+
+def answers_of(cells, stem, chapter, names, paper):
+    """The cells of the page of all answers: what each answer says, and links to it and to what proves it."""
+    target, names, found = f"#{stem}-" if paper else f"{stem}.html#{stem}-", dict(names), []
+    for cell in cells:
+        about, place = cell.metadata, cell.metadata.place
+        if "answer" not in about.get("tags", []):
+            continue
+        names[cell.id], proof = f"chapter {chapter}", about.get("figure", cell.id)
+        if proof not in names:
+            raise Failed(f"{place} refers to '{proof}', which has no caption above it")
+        links = [f"[{names[id]}]({target}{id})" for id in dict.fromkeys([cell.id, proof])]
+        said = [output["data"].get("text/markdown", "✓") for output in cell.get("outputs", [])]
+        text = "\n\n".join(words for words in said if not words.startswith("✓")) or cell.source
+        found.append(summarised(text, see=f"({', '.join(links)})", place=place))
+    return found
 
 
 def summarised(text, **about):
@@ -114,34 +181,11 @@ def prepared(books, stamp, paper=True, code=False):
     """The chapters as {stem: (title, cells)}, and the cells of the page of all answers."""
     chapters, answers = {}, []
     for chapter, (stem, book) in enumerate(books.items(), start=1):
-        title, names = book.cells[0].source.partition("\n")[0].strip("# "), {}
-        target = f"#{stem}-" if paper else f"{stem}.html#{stem}-"
+        title = book.cells[0].source.partition("\n")[0].strip("# ")
+        cells, names = captioned(shown(book, stem, stamp, paper, code), chapter, stamp)
         answers.append(summarised(f"### {title}" if paper else f"### [{title}]({stem}.html)"))
-        cells = []
-        for cell in book.cells:
-            place, about, text = f"{stem}.ipynb: cell '{cell.id}'", cell.metadata, cell.source
-            if cell.cell_type == "code":
-                checked(cell, place)
-                cell.outputs = [lean(output, place, widgets_of(book), paper) for output in cell.outputs]
-                said = [output["data"].get("text/markdown", "✓") for output in cell.outputs]
-                text = "\n\n".join(words for words in said if not words.startswith("✓"))
-                cell.source = "" if paper and not code else cell.source
-            if "caption" in about.get("tags", []):  # of the cell above
-                stored = "stored" in cells[-1].metadata.get("tags", [])  # of MNIST, whatever the data
-                whose = "MNIST's stored results" if stored else f"{stamp}, no result"
-                mark = f" ({whose})" if stamp else ""
-                name, cells[-1].metadata.caption = numbered(text, place, chapter, names, mark)
-                names[cells[-1].id.removeprefix(f"{stem}-")] = name
-                continue
-            if "answer" in about.get("tags", []):
-                names[cell.id], proof = f"chapter {chapter}", about.get("figure", cell.id)
-                if proof not in names:
-                    raise Failed(f"{place} refers to '{proof}', which has no caption above it")
-                links = [f"[{names[id]}]({target}{id})" for id in dict.fromkeys([cell.id, proof])]
-                answers.append(summarised(text, see=f"({', '.join(links)})", place=place))
-            about.place, cell.id = place, f"{stem}-{cell.id}"
-            cells.append(cell)
-        chapters[stem] = title, cells
+        answers += answers_of(cells, stem, chapter, names, paper)
+        chapters[stem] = title, [cell | {"id": f"{stem}-{cell.id}"} for cell in cells]
     return chapters, answers
 
 
@@ -153,20 +197,20 @@ def pandoc(cells, to, template, *options):
     return pypandoc.convert_text(json.dumps(notebook), to, "ipynb", options, verify_format=False)
 
 
-def build_pdf(notebooks, code=False, identity=None):
+def build_pdf(notebooks, code=False, identity=None, sources=None):
     """The report as bytes."""
-    books, data, stamp = read(notebooks)
+    books, data, stamp = read(notebooks, sources)
     chapters, answers = prepared(books, stamp, code=code)
     cells = [cell for _, cells in chapters.values() for cell in cells]
     pins = re.findall(r"^([\w.-]+)(?:\[.*?\])?(==[^\s;\\]+)", (ROOT / "requirements.lock").read_text(), re.M)
     inputs = {"title": TITLE, "subtitle": SUBTITLE, "pins": "\n".join(map("".join, pins)), "stamp": stamp}
     inputs |= {"data": f"Data: {stamp or SOURCE}" if data else "", **(identity or {})}
-    look = {"ignore_system_fonts": True, "sys_inputs": inputs}
+    options = {"ignore_system_fonts": True, "sys_inputs": inputs}
     with tempfile.TemporaryDirectory() as folder:
         media = f"--extract-media={folder}"
         text = pandoc([*answers, *cells], "typst-smart", "template.typ", media).replace(folder, "")
         try:
-            pdf, warnings = typst.compile_with_warnings(text.encode(), root=folder, **look)
+            pdf, warnings = typst.compile_with_warnings(text.encode(), root=folder, **options)
         except typst.TypstError as error:
             warnings = [error]
     if warnings:
@@ -177,9 +221,9 @@ def build_pdf(notebooks, code=False, identity=None):
     return pdf
 
 
-def build_pages(notebooks):
+def build_pages(notebooks, sources=None):
     """{file name: page}, index.html among them; a page holds all that it needs."""
-    books, _, stamp = read(notebooks)
+    books, _, stamp = read(notebooks, sources)
     chapters, answers = prepared(books, stamp, paper=False)
     front = summarised(f"# {TITLE}\n\n{SUBTITLE}.\n\n## Answers")
     chapters = {"index": (TITLE, [front, *answers])} | chapters
@@ -215,7 +259,7 @@ def refreshed():
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Build the report from executed notebooks.")
     parser.add_argument("command", choices=("pdf", "html", "submission", "refresh"))
-    parser.add_argument("--notebooks", type=Path, default=REPORT / "build/notebooks", help="executed ones")
+    parser.add_argument("--notebooks", type=Path, help="a folder of executed ones; default: report/build")
     parser.add_argument("--output", type=Path, help="default: report/build/ex2.pdf, report/html")
     parser.add_argument("--code", action="store_true", help="show the code of the cells in the PDF")
     for key, (_, words, _) in submission.IDENTITY.items():
@@ -224,14 +268,17 @@ def main(argv=None):
     identity = {key: getattr(options, key).strip() for key in submission.IDENTITY}
     if options.command == "submission" and (fault := submission.fault(identity)):
         parser.error(fault)
+    # The default folder may hold other or older notebooks than the project does by now.
+    sources = None if options.notebooks else ROOT / "notebooks"
+    notebooks = options.notebooks or REPORT / "build/notebooks"
     try:
         if options.command == "html":
             folder = options.output or REPORT / "html"
-            built = {folder / name: page.encode() for name, page in build_pages(options.notebooks).items()}
+            built = {folder / name: page.encode() for name, page in build_pages(notebooks, sources).items()}
         elif options.command == "refresh":
             built = refreshed()
         else:
-            pdf = build_pdf(options.notebooks, options.code, identity)
+            pdf = build_pdf(notebooks, options.code, identity, sources)
             built = {options.output or REPORT / "build/ex2.pdf": pdf}
         if options.command == "submission":
             built = {REPORT / f"ex2_{identity['id']}.zip": submission.packed(ROOT, pdf, identity)}

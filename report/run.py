@@ -1,6 +1,7 @@
 """Execute notebooks top to bottom and write them so that two runs are byte-identical (how: --help).
 
-Each notebook gets a kernel of its own, started in the notebook's folder, on one thread.
+Each notebook gets a kernel of its own, started in the notebook's folder, on one thread and without the user's
+settings.
 """
 
 import argparse
@@ -8,22 +9,52 @@ import asyncio
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from mnistae.checkpoints import atomic_write
+from mnistae.store import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ("tags", "alt", "width", "figure")  # other cell metadata changes with the editor
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+LANGUAGE = {"name": "python", "file_extension": ".py"}  # `nbconvert --to script` asks for the ending
 STATE, VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupyter.widget-view+json"
 
 
 class Failed(RuntimeError):
     """A notebook did not run to its end, or cannot be shown; the message says where, why and the way out."""
+
+
+def read(path):
+    """A notebook from its file; raises Failed, which names the file, if it holds none."""
+    try:
+        nb = nbformat.read(path, as_version=4)
+    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        reason = str(error).partition("\n")[0][:100]
+        raise Failed(f"{path} is no notebook ({reason}). Mend it, or `git restore` it.") from None
+    if not nb.cells:
+        raise Failed(f"{path} has no cells. `git restore` it, or take it out of the folder.")
+    return nb
+
+
+def own_settings(folder, notebooks):
+    """Environment variables for kernels that start in `notebooks` without the user's settings.
+
+    folder: an empty one, in place of the user's IPython profile. Raises Failed for a file beside the
+    notebooks that hides one of Python's own modules.
+    """
+    for path in notebooks.iterdir():
+        if path.stem in sys.stdlib_module_names and (path.suffix == ".py" or path.is_dir()):
+            raise Failed(
+                f"{path} hides Python's own module '{path.stem}', so no kernel can start: rename it."
+            )
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    settings |= {"IPYTHONDIR": str(folder), "MATPLOTLIBRC": os.devnull}
+    return settings | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 
 def widgets_of(nb):
@@ -34,14 +65,16 @@ def widgets_of(nb):
 def data_of(nb):
     """The name of the data that a notebook announced, "" if it used none."""
     outputs = [out for cell in nb.cells for out in cell.get("outputs", [])]
-    names = [out.metadata.mnistae.data for out in outputs if "mnistae" in out.get("metadata", {})]
+    names = [
+        out.metadata.mnistae.data for out in outputs if "data" in out.get("metadata", {}).get("mnistae", {})
+    ]
     return "".join(names[:1])
 
 
 def canonical(nb):
     """The notebook as text that depends on its sources and results only, not on the run that made them."""
     models, widgets = list(widgets_of(nb)), nb.metadata.get("widgets")
-    nb.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    nb.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
     if models:
         nb.metadata.widgets = widgets
     for cell in nb.cells:
@@ -60,7 +93,7 @@ def canonical(nb):
 async def execute(path, target, timeout, slots):
     """Run one notebook in its own folder and write it to `target`; raises Failed and writes nothing."""
     async with slots:
-        nb = nbformat.read(path, as_version=4)
+        nb = read(path)
         running = {}
         client = NotebookClient(
             nb,
@@ -77,13 +110,22 @@ async def execute(path, target, timeout, slots):
         try:
             await client.async_execute()
         except (RuntimeError, TimeoutError, CellExecutionError) as error:
-            trace = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-            raise Failed(f"{path.name}: failed in cell '{running.get('id')}'\n{trace}") from None
+            raise Failed(f"{path.name}: failed in cell '{running.get('id')}'\n{plain(str(error))}") from None
+        for cell in nb.cells:  # an error in showing a result, which does not stop the kernel
+            for out in cell.get("outputs", []):
+                if out.output_type == "error":
+                    trace = plain("\n".join(out.traceback))
+                    raise Failed(f"{path.name}: failed in cell '{cell.id}'\n{trace}")
         if target == path and data_of(nb) not in ("", "MNIST"):
             cure = "put MNIST into data/, or run without --in-place"
             raise Failed(f"{path.name}: not replaced, since it ran on the {data_of(nb)}: {cure}")
         atomic_write(target, canonical(nb).encode())
         print(f"{path.name}: done", flush=True)
+
+
+def plain(text):
+    """Text without the terminal's colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def main(argv=None):
@@ -97,8 +139,6 @@ def main(argv=None):
     options = parser.parse_args(argv)
     if missing := [str(path) for path in options.notebooks if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(missing)}")
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    os.environ.pop("MPLBACKEND", None)  # an inherited backend would hide every figure
     paths = [path.resolve() for path in options.notebooks]
     targets = {path: path if options.in_place else options.output / path.name for path in paths}
 
@@ -107,7 +147,10 @@ def main(argv=None):
         await asyncio.gather(*(execute(*files, options.timeout, slots) for files in targets.items()))
 
     try:
-        asyncio.run(all_of_them())
+        with tempfile.TemporaryDirectory() as empty:
+            for folder in {path.parent for path in paths}:
+                os.environ |= own_settings(empty, folder)
+            asyncio.run(all_of_them())
     except Failed as failure:
         sys.exit(str(failure))
 

@@ -4,8 +4,11 @@ import io
 import os
 import re
 import subprocess
+import unicodedata
 import zipfile
 from pathlib import Path
+
+from run import Failed
 
 # key: (pattern, the pattern in words, an example)
 IDENTITY = {
@@ -13,28 +16,49 @@ IDENTITY = {
     "id": (r"[0-9]{5,9}", "5 to 9 digits", "012345678"),
     "user": (r"[a-z][a-z0-9_.-]{1,31}", "2 to 32 of a-z, 0-9, _ . - and a letter first", "ada"),
 }
-LEFT_OUT = {".git", ".venv", "data", "html", "build", "__pycache__", ".ipynb_checkpoints"}
-LEFT_OUT |= {".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", ".coverage"}
+SCRIPTS = ("LATIN", "GREEK", "CYRILLIC")  # whose letters the report's fonts have
+LEFT_OUT = {"data", "html", "build", "__pycache__"}
+HIDDEN_BUT_OURS = {".ci", ".github", ".gitignore"}
 
 
 def fault(identity):
     """What is missing or malformed in {name, id, user}, and how to give it; "" if nothing."""
     for key, (pattern, words, example) in IDENTITY.items():
+        way_out = (
+            f'Nothing was written; give --{key} "{example}", or {key.upper()}="{example}" to make submission.'
+        )
         if not re.fullmatch(pattern, identity[key]):
             wrong = f"{identity[key]!r} is not allowed" if identity[key] else "is missing"
-            way_out = f'--{key} "{example}", or {key.upper()}="{example}" to make submission'
-            return f"{key.upper()} {wrong}: expected {words}. Nothing was written; give it as {way_out}."
+            return f"{key.upper()} {wrong}: expected {words}. {way_out}"
+    lacking = [c for c in identity["name"] if c.isalpha() and not unicodedata.name(c, "").startswith(SCRIPTS)]
+    if lacking:
+        scripts = ", ".join(script.capitalize() for script in SCRIPTS)
+        return f"NAME has {''.join(lacking)!r}: the report's fonts have {scripts} letters. {way_out}"
     return ""
 
 
-def packed(root, pdf, identity):
-    """The zip as bytes: all tracked files (outside git all but data and caches), ex2.pdf, who hands in."""
+def listed(root):
+    """The project's files: what git tracks; outside git all that is not hidden, our own hidden files too."""
     if (root / ".git").exists():
-        listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=root, text=True)
-        paths = [Path(name) for name in listed.split("\0")]
-    else:
-        paths = [path.relative_to(root) for path in root.rglob("*")]
-    kept = [path for path in paths if LEFT_OUT.isdisjoint(path.parts) and path.suffix != ".zip"]
+        try:
+            command = ["git", "ls-files", "-z"]
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+            return [Path(name) for name in done.stdout.split("\0") if name]
+        except FileNotFoundError:
+            pass  # no git here
+        except subprocess.CalledProcessError as error:
+            cures = [line.strip() for line in error.stderr.splitlines() if "git config" in line]
+            raise Failed(
+                f"git cannot list the files ({error.stderr.splitlines()[0]}). {' '.join(cures)}"
+            ) from None
+    paths = [path.relative_to(root) for path in root.rglob("*")]
+    return [p for p in paths if not any(part[0] == "." and part not in HIDDEN_BUT_OURS for part in p.parts)]
+
+
+def packed(root, pdf, identity):
+    """The zip as bytes: the project's files, ex2.pdf, and a README with who hands in."""
+    kept = [path for path in listed(root) if LEFT_OUT.isdisjoint(path.parts) and path.suffix != ".zip"]
+    kept = [path for path in kept if not path.name.endswith(".json.lock")]
     contents = {path.as_posix(): (root / path).read_bytes() for path in kept if (root / path).is_file()}
     who = "Name: {name}  \nID: {id}  \nCSE username: {user}\n\n".format(**identity)
     contents["README.md"] = who.encode() + contents.get("README.md", b"")

@@ -4,23 +4,25 @@ import matplotlib
 import pytest
 from small import small
 
-from mnistae import checkpoints, data
+from mnistae import data
+from mnistae.store import Store
 
 matplotlib.use("Agg")
+COMMITTED = data.ROOT / "checkpoints"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _committed_networks_stay_as_they_are():
-    home = checkpoints.folder("MNIST")
-    before = {path.name: path.stat().st_mtime_ns for path in home.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in COMMITTED.iterdir()}
     yield
-    assert {path.name: path.stat().st_mtime_ns for path in home.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in COMMITTED.iterdir()} == before
 
 
 @pytest.fixture
-def small_data(monkeypatch, tmp_path):
-    """Blurred blobs in place of MNIST, and an empty folder in place of the checkpoints."""
-    blobs = small()
-    monkeypatch.setattr(data, "load", lambda: blobs)
-    monkeypatch.setattr(checkpoints, "folder", lambda dataset: tmp_path / "checkpoints")
-    return blobs
+def mnist():
+    return small()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store", "MNIST")

@@ -139,7 +139,7 @@ def test_a_damaged_file_is_named_with_its_cure(root, ending, harm):
     if harm == "flip":
         content[10_000] ^= 1
     path.write_bytes({"truncate": content[:-7], "flip": content, "zero": b""}[harm])
-    with pytest.raises(OSError, match=r"train-images-idx3-ubyte(\.gz)? is damaged.*Delete"):
+    with pytest.raises(OSError, match=r"train-images-idx3-ubyte(\.gz)? is damaged.*delete it to download"):
         data.load()
 
 
@@ -165,6 +165,29 @@ def test_half_unpacked_files_beside_the_archives_do_not_deceive(raw):
     assert_is_the_small_mnist(data.load())
 
 
+def test_a_typing_error_in_the_folder_s_name_leaves_nothing_behind(root, monkeypatch):
+    monkeypatch.setenv("MNISTAE_DATA", "Sample")
+    with pytest.raises(FileNotFoundError, match="set MNISTAE_DATA=sample"):
+        data.load()
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("source", ["files", "sample"])
+def test_images_are_float32_on_the_cpu_whatever_the_defaults_are(raw, monkeypatch, source):
+    if source == "sample":
+        monkeypatch.setenv("MNISTAE_DATA", "sample")
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            images = data.load().train.images
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert (images.dtype, images.device.type) == (torch.float32, "cpu")
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_named_folder_without_mnist_is_an_error(root, monkeypatch, exists):
     if exists:
@@ -180,7 +203,9 @@ def test_an_archive_that_cannot_be_read_is_named(raw, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(data.Path, "read_bytes", refuse)
-    with pytest.raises(OSError, match=r"images-idx3-ubyte\.gz is .*cannot be read.*Permission.*mend it"):
+    with pytest.raises(
+        OSError, match=r"images-idx3-ubyte\.gz cannot be read: check who may read it .*Permission"
+    ):
         data.load()
 
 
@@ -220,10 +245,10 @@ def test_a_download_cut_in_the_middle_leaves_nothing_behind(root, monkeypatch, e
     downloader(monkeypatch, error)
     with pytest.warns(UserWarning, match=f"NOT RESULTS.*none can be downloaded.*{error.args[-1]}"):
         assert data.load().name == data.SAMPLE
-    assert list((root / "data" / "MNIST" / "raw").iterdir()) == []
+    assert list(root.iterdir()) == [], "nor a folder"
 
 
-def test_a_download_has_patience_for_twenty_seconds_and_leaves_the_setting_as_it_was(root, monkeypatch):
+def test_a_download_waits_twenty_seconds_and_leaves_the_setting_as_it_was(root, monkeypatch):
     seen = []
 
     class Hanging:
@@ -241,7 +266,7 @@ def test_a_download_has_patience_for_twenty_seconds_and_leaves_the_setting_as_it
 
 def test_nothing_to_be_had_means_the_sample_and_says_so(root):
     with pytest.warns(
-        UserWarning, match=r"NOT RESULTS.*no network.*training errors.*no number.*four files into"
+        UserWarning, match=r"NOT RESULTS.*no network.*training errors and no result.*four files into"
     ):
         assert data.load().name == data.SAMPLE
 
@@ -304,7 +329,9 @@ def test_draws_are_balanced_reproducible_and_different():
 
 def test_impossible_draws_name_value_and_limit():
     labels = torch.arange(100) % 10
-    with pytest.raises(ValueError, match="per_class = 11: allowed is 1 to 10, the rarest digit's images"):
+    with pytest.raises(
+        ValueError, match="per_class = 11: allowed is 1 to 10, the images of the rarest digit"
+    ):
         data.balanced_draw(labels, 11, seed=0)
     with pytest.raises(ValueError, match="allowed is 1 to 0"):
         data.balanced_draw(labels[labels != 9], 1, seed=0)

@@ -1,12 +1,14 @@
 """What a figure shows is what it was given."""
 
+import base64
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from mnistae import data, figures
+from mnistae import figures
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def test_a_grid_shows_each_image_as_ink_on_paper_with_its_names():
     figure = figures.image_grid(rows, ["a", "b", "c"])
     [axis] = figure.axes
     sheet = axis.images[0].get_array()
-    assert axis.images[0].get_clim() == (0, 1), "not stretched: grey must mean the same everywhere"
+    assert axis.images[0].get_clim() == (0, 1), "grey must mean the same everywhere"
     for row, images in enumerate(rows.values()):
         for column, image in enumerate(images):
             tile = sheet[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
@@ -44,7 +46,7 @@ def test_a_sweep_shows_mean_deviation_and_every_run(axis):
     assert sorted(axis.collections[-1].get_offsets()[:, 1]) == [1.0, 3.0, 5.0]
 
 
-def test_a_sweep_tells_curves_apart_by_colour_and_marker(axis):
+def test_a_sweep_separates_curves_by_colour_and_marker(axis):
     frame = pd.DataFrame({"d": [2, 4, 2, 4], "error": [1.0, 3.0, 5.0, 7.0], "kind": ["a", "a", "b", "b"]})
     figures.sweep(frame, "d", "error", "kind", ax=axis)
     curves = [
@@ -88,20 +90,37 @@ def test_a_table_has_no_row_numbers():
     assert "<td>0.1 ± 0.2</td>" in html
 
 
-@pytest.mark.parametrize(
-    ("look", "note"),
-    [
-        (("MNIST", False), ""),
-        ((data.SAMPLE, False), "NOT RESULTS: embedded sample, seen in training"),
-        ((data.SAMPLE, True), "MNIST's stored results"),
-    ],
-)
-def test_figures_and_tables_off_mnist_say_so(look, note):
-    figures.style(*look)
-    figure, _ = plt.subplots()
-    html = figures.table(pd.DataFrame({"d": [2]})).data
-    figures.style()
-    plt.close(figure)
+def test_a_reader_s_options_change_no_digit():
+    frame = pd.DataFrame({"error": [0.0312345], "text": ["x" * 100], "n": [12345]})
+    expected = figures.table(frame).data
+    with pd.option_context("display.float_format", "{:.2f}".format, "display.max_colwidth", 10):
+        assert figures.table(frame).data == expected
+    assert "0.031234" in expected
+    assert "x" * 100 in expected
+    many = pd.DataFrame({n: range(100) for n in range(30)})
+    with pd.option_context("display.max_rows", 5, "display.max_columns", 5):
+        assert figures.table(many).data.count("<td>") == 3_000
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    found = []
+    monkeypatch.setattr(figures, "display", lambda data, metadata, raw: found.append((data, metadata)))
+    return found
+
+
+@pytest.mark.parametrize("note", ["", "MNIST's stored results"])
+def test_a_figure_is_shown_once_with_its_note(displayed, note):
+    with plt.rc_context({"text.usetex": True}):  # as a reader's matplotlibrc may ask
+        figures.style()
+        figure, _ = plt.subplots()
+        figures.show(note)
+    [(shown, metadata)] = displayed
+    assert shown["text/plain"] == "<Figure>", "the same with every version of matplotlib"
+    assert base64.b64decode(shown["image/png"]).startswith(b"\x89PNG")
+    assert metadata == ({"mnistae": {"note": note}} if note else {})
     assert "".join(text.get_text() for text in figure.texts) == note
+    assert not plt.get_fignums(), "or it would be shown again"
+    html = figures.table(pd.DataFrame({"d": [2]}), note).data
     assert html.count("<caption") == bool(note)
     assert note in html

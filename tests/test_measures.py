@@ -28,10 +28,10 @@ def test_mse_refuses_shapes_that_would_broadcast():
         measures.mse(torch.zeros(5, 1, 28, 28), torch.zeros(1, 1, 28, 28))
 
 
-def test_pca_yardstick_equals_projecting_and_back():
+def test_pca_errors_equals_projecting_and_back():
     train, test = torch.rand(300, 1, 28, 28), torch.rand(50, 1, 28, 28)
     train[:, 0, 5] = train[:, 0, 4]  # some structure
-    errors = measures.pca_yardstick(train, test, [0, 3, 20])
+    errors = measures.pca_errors(train, test, [0, 3, 20])
     flat, mean = train.flatten(1).double(), train.flatten(1).double().mean(0)
     axes = torch.linalg.svd(flat - mean, full_matrices=False).Vh
     for d, error in errors.items():
@@ -150,10 +150,12 @@ def test_intrinsic_dimension_by_hand():
 
 
 @pytest.mark.filterwarnings("error")
-def test_intrinsic_dimension_survives_equal_points():
+@pytest.mark.parametrize("copies", [100, 300, 500])
+def test_equal_points_count_once_in_the_intrinsic_dimension(copies):
     points = gaussian(500, 3)
-    twice = torch.cat([points, points[:100]])  # a third of all have a distance of 0
-    assert 0 < measures.intrinsic_dimension(twice) < 3
+    alone = measures.intrinsic_dimension(points)
+    assert alone == pytest.approx(3, rel=0.12)
+    assert measures.intrinsic_dimension(torch.cat([points, points[:copies]])) == pytest.approx(alone)
 
 
 def test_alpha_one_is_the_first_and_zero_the_second():
@@ -161,7 +163,7 @@ def test_alpha_one_is_the_first_and_zero_the_second():
     path = measures.interpolate(z1, z2, torch.tensor([0.0, 0.25, 1.0]))
     assert path.shape == (3, 4, 3)
     exact = torch.tensor([0.5], dtype=torch.float64)
-    assert measures.interpolate(z1, z2, exact).dtype == torch.float32, "whatever the alphas are"
+    assert measures.interpolate(z1, z2, exact).dtype == torch.float32, "for any dtype of the alphas"
     assert torch.equal(path[0], z2)
     assert torch.equal(path[2], z1)
     assert torch.allclose(path[1], 0.25 * z1 + 0.75 * z2)
@@ -217,3 +219,12 @@ def test_pca_has_the_size_that_was_asked_for():
     images = torch.rand(6, 1, 28, 28)
     assert measures.pca(images, 2).n_components_ == 2
     assert measures.pca(images, 5).n_components_ == 5, "the largest for six images"
+
+
+def test_principal_components_are_a_linear_encoder():
+    images = torch.rand(30, 1, 28, 28)
+    encoder = measures.PrincipalComponents(images, 4)
+    z = measures.infer(encoder, images)
+    assert z.shape == (30, 4)
+    assert np.allclose(z.mean(0), 0, atol=1e-4)
+    assert np.allclose(z, measures.pca(images, 4).transform(images.flatten(1).numpy()), atol=1e-5)

@@ -1,7 +1,9 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from mnistae.config import Config
@@ -47,10 +49,10 @@ def test_classifier_returns_logits():
     assert not torch.allclose(logits.sum(1), torch.ones(8))
 
 
-def test_noise_is_in_units_of_each_coordinate_s_spread_and_of_training_alone():
+def test_noise_is_in_units_of_each_coordinate_s_spread_and_only_in_training():
     torch.manual_seed(0)
     z = torch.randn(20_000, 3) * torch.tensor([0.1, 1.0, 10.0])
-    noisy = Noise(0.5)
+    noisy = Noise(0.5, torch.Generator())
     assert torch.allclose((noisy.train()(z) - z).std(0), 0.5 * z.std(0), rtol=0.03)
     assert torch.equal(noisy.eval()(z), z)
     assert noisy.train()(z[:1]).isfinite().all(), "a last batch of one image has no spread"
@@ -59,21 +61,21 @@ def test_noise_is_in_units_of_each_coordinate_s_spread_and_of_training_alone():
 def test_a_code_s_divergence_is_that_of_torch_distributions():
     torch.manual_seed(0)
     mean, log_variance = torch.randn(2, 50, 4)
-    code = GaussianCode().train()
-    drawn = code(torch.cat([mean, log_variance], 1))
+    code = GaussianCode(torch.Generator()).train()
+    sampled = code(torch.cat([mean, log_variance], 1))
     reference = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0, 1)).sum(1).mean()
     assert code.kl == pytest.approx(reference.item(), rel=1e-5)
-    assert drawn.shape == (50, 4)
+    assert sampled.shape == (50, 4)
     assert torch.equal(code.eval()(torch.cat([mean, log_variance], 1)), mean), "the mean outside training"
 
 
-def test_the_divergence_of_a_standard_normal_is_zero_and_its_draws_are_standard():
+def test_the_divergence_of_a_standard_normal_is_zero_and_its_samples_are_standard():
     torch.manual_seed(0)
-    code = GaussianCode().train()
-    drawn = code(torch.zeros(20_000, 6))
+    code = GaussianCode(torch.Generator()).train()
+    sampled = code(torch.zeros(20_000, 6))
     assert code.kl == 0
-    assert drawn.mean().abs() < 0.02
-    assert drawn.std() == pytest.approx(1, rel=0.02)
+    assert sampled.mean().abs() < 0.02
+    assert sampled.std() == pytest.approx(1, rel=0.02)
 
 
 def test_regularised_codes_have_the_size_that_was_asked_for_and_are_exact_in_eval_mode():
@@ -86,3 +88,14 @@ def test_regularised_codes_have_the_size_that_was_asked_for_and_are_exact_in_eva
         assert network.encoder(x).shape == (5, 3)
     means_and_variances = torch.nn.Sequential(*list(network.encoder)[:-1])(x)
     assert torch.equal(network.encoder(x), means_and_variances[:, :3]), "the mean is the code"
+
+
+def test_noise_comes_from_its_own_generator_alone():
+    z, before = torch.randn(20, 3, generator=torch.Generator().manual_seed(1)), torch.get_rng_state()
+    for make in (lambda g: Noise(0.5, g), lambda g: nn.Sequential(nn.Linear(3, 6), GaussianCode(g))):
+        first = make(torch.Generator().manual_seed(0)).train()
+        again = deepcopy(first)
+        torch.manual_seed(torch.get_rng_state()[0].item())
+        assert torch.equal(first(z), again(z)), "two with equal generators"
+        assert not torch.equal(first(z), first(z)), "each batch its own"
+    torch.set_rng_state(before)

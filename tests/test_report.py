@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -50,10 +51,12 @@ def code(name, *outputs, source="1 + 1", **metadata):
     )
 
 
-def picture():
+def picture(note=""):
     buffer = io.BytesIO()
     Image.new("L", (200, 100), 128).save(buffer, "PNG")
-    return shown(image__png=base64.b64encode(buffer.getvalue()).decode(), text__plain="<Figure size 200x100>")
+    metadata = {"mnistae": {"note": note}} if note else {}
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return shown(metadata, image__png=content, text__plain="<Figure>")
 
 
 def widget(kind, **state):
@@ -79,6 +82,8 @@ def slider():
 
 def study(folder, *cells, state=None):
     """One executed notebook of every kind of cell, with `cells` at its end; returns its folder."""
+    sample = any("embedded sample" in str(cell) for cell in cells)
+    note = "NOT RESULTS: embedded sample" if sample else ""
     view = {VIEW: {"model_id": "0", "version_major": 2, "version_minor": 0}}
     words = {"text/plain": "VBox(children=(IntSlider(value=0),))"}
     box = new_output("execute_result", view | words, execution_count=1)
@@ -89,11 +94,11 @@ def study(folder, *cells, state=None):
         cells=[
             new_markdown_cell(f"# 1  First\n\n{links}\n\n{formula}", id="title"),
             new_markdown_cell("## Question\n\n> How far does it go?", id="question"),
-            code("table", shown(text__html=TABLE, text__plain="    test MSE")),
+            code("table", shown({"mnistae": {"note": note}}, text__html=TABLE, text__plain="    test MSE")),
             caption("**Table:** Error against $d$."),
-            code("figure", picture(), alt="a grey box", width="40%", source="plt.hidden_code()"),
+            code("figure", picture(note), alt="a grey box", width="40%", source="plt.hidden_code()"),
             caption("**Figure:** A *grey* box."),
-            code("words", picture(), alt="a box, half dark", tags=["stored"]),
+            code("words", picture(note and "MNIST's stored results"), alt="a box, half dark"),
             caption("**Figure:** Another box."),
             code("slider", box),
             code("claims", *(shown(text__markdown=f"✓ {text} holds.") for text in ("This", "That"))),
@@ -181,6 +186,14 @@ def test_figures_can_be_heard_in_the_pdf(small):
             "no caption above",
             [code("unreadable", shown(text__markdown="**Answer.** 42"), tags=["answer"], figure="nowhere")],
         ),
+        (
+            "does not say its data",
+            [code("unreadable", shown(image__png="", text__plain="<Figure size>"), alt="a")],
+        ),
+        (
+            "does not say its data",
+            [announced("embedded sample"), code("unreadable", shown(text__html=TABLE, text__plain="d"))],
+        ),
         ("ended in an error", [code("unreadable", new_output("error", ename="E", evalue="", traceback=[]))]),
         ("was not executed", [new_code_cell("1", id="unreadable")]),
     ],
@@ -227,6 +240,33 @@ def test_mnist_is_named_and_mixed_data_are_refused(tmp_path):
         build.build_pdf(folder)
 
 
+def test_every_notebook_of_the_project_must_be_there_executed_as_it_is(small, tmp_path):
+    """Else a second `make` that was stopped would leave a report of half the chapters."""
+    sources = tmp_path / "sources"
+    shutil.copytree(small, sources)
+    assert build.build_pdf(small, sources=sources)
+    source = (sources / "01_first.ipynb").read_text()
+    (sources / "01_first.ipynb").write_text(source.replace("1 + 1", "1 + 2", 1))
+    with pytest.raises(build.Failed, match=r"01_first.ipynb was executed before 01_first.ipynb was changed"):
+        build.build_pdf(small, sources=sources)
+    (sources / "02_second.ipynb").write_text(source)
+    with pytest.raises(build.Failed, match=r"lacks 02_second.ipynb: run `make` first"):
+        build.build_pages(small, sources)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "<<<<<<< HEAD\n{}", '{"nbformat": 4, "nbformat_minor": 5, "cells": []}']
+)
+def test_a_file_that_is_no_notebook_is_named(small, tmp_path, content):
+    shutil.copytree(small, tmp_path / "nb")
+    (tmp_path / "nb" / "02_second.ipynb").write_text(content)
+    for main in (build.main, run.main):
+        given = ["pdf", "--notebooks", str(tmp_path / "nb")] if main is build.main else []
+        with pytest.raises(SystemExit, match=r"02_second.ipynb (is no notebook|has no cells)") as stopped:
+            main(given or [str(tmp_path / "nb" / "02_second.ipynb"), "--output", str(tmp_path / "out")])
+        assert len(stopped.value.code) < 300
+
+
 def test_headlines_become_the_readme_table():
     table = build.result_table({"dataset": "MNIST", "headlines": {"How far?": "0.1 ± 0.2", "Why?": "so"}})
     assert table == "| | result |\n|---|---|\n| How far? | 0.1 ± 0.2 |\n| Why? | so |"
@@ -240,6 +280,7 @@ def test_headlines_become_the_readme_table():
         ("name", "Ada\nLovelace"),
         ("name", "Ada\x07"),
         ("name", "x" * 81),
+        ("name", "王小明"),
         ("id", ""),
         ("id", "1234"),
         ("id", "1234567890"),
@@ -279,7 +320,8 @@ def project(request, tmp_path):
     if request.param == "git":
         subprocess.run(["git", "init", "-q", tmp_path], check=True)
         subprocess.run(["git", "-C", tmp_path, "add", "."], check=True)
-    for name in ("data/MNIST/x.gz", "mnistae/__pycache__/d.pyc", "report/build/r.json", "report/ex2_1.zip"):
+    left_out = ("data/MNIST/x.gz", "mnistae/__pycache__/d.pyc", "report/build/r.json", "report/ex2_1.zip")
+    for name in (*left_out, ".env", "notebooks/.ssh/key", "checkpoints/own_transfer.json.lock"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("not to be handed in")
     return tmp_path
@@ -299,6 +341,24 @@ def test_the_zip_holds_code_checkpoints_pdf_and_name(project):
     assert all(value in readme for value in WHO.values())
     assert readme.endswith("# README.md\n")
     assert (project / "README.md").read_text() == "# README.md\n"  # nothing personal in the tree
+
+
+def test_without_git_and_in_a_clone_of_another_owner(project, monkeypatch, tmp_path):
+    """Both are met on shared machines. git's own words say what to do about the second."""
+    if not (project / ".git").exists():
+        pytest.skip("nothing to ask git")
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert {path.as_posix() for path in submission.listed(project)} >= {"README.md", ".ci/run"}
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    words = "fatal: detected dubious ownership\\nTo add:\\n\\tgit config --global --add safe.directory x"
+    fake.write_text(f"#!/bin/sh\nprintf '{words}' >&2\nexit 128\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:/bin:/usr/bin")
+    with pytest.raises(
+        build.Failed, match=r"dubious ownership.*git config --global --add safe\.directory x$"
+    ):
+        submission.listed(project)
 
 
 def test_a_page_holds_all_that_it_needs(small, tmp_path):

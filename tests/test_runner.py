@@ -97,6 +97,11 @@ def test_figures_carry_what_they_show():
     [
         ("def broken():\n    raise ValueError('no such digit')\nbroken()", "ValueError: no such digit"),
         ("import os; os._exit(1)", "Kernel died"),
+        (
+            "from IPython.core.interactiveshell import InteractiveShell as Shell\n"
+            "try:\n    1 / 0\nexcept ZeroDivisionError:\n    get_ipython().showtraceback()",
+            "ZeroDivisionError",
+        ),
     ],
 )
 def test_a_failing_cell_stops_the_run_and_leaves_the_file(tmp_path, cell, said):
@@ -134,3 +139,34 @@ def test_only_widget_ids_are_renumbered():
 def test_a_missing_notebook_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="2"):
         run.main([str(tmp_path / "none.ipynb")])
+
+
+def test_the_user_s_settings_do_not_reach_the_notebooks(tmp_path, monkeypatch):
+    """IPython startup files, a matplotlibrc that asks for LaTeX, an exported backend."""
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "own.py").write_text("import pandas as pd; print('started')")
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    settings = {
+        "IPYTHONDIR": tmp_path / "ipython",
+        "MATPLOTLIBRC": tmp_path / "matplotlibrc",
+        "MPLBACKEND": "agg",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, str(value))
+    cells = ("'pd' in globals()", "import matplotlib as m; (m.rcParams['text.usetex'], m.get_backend())")
+    path = save(
+        tmp_path / "nb/01.ipynb", *(new_code_cell(source, id=f"c{n}") for n, source in enumerate(cells))
+    )
+    run.main([str(path), "--in-place"])
+    shown = [cell.outputs[0].data["text/plain"] for cell in nbformat.read(path, as_version=4).cells]
+    assert shown == ["False", "(False, 'module://matplotlib_inline.backend_inline')"]
+
+
+def test_a_file_that_hides_a_standard_module_is_named(tmp_path):
+    path = save(tmp_path / "01.ipynb", new_code_cell("1", id="one"))
+    (tmp_path / "types.py").touch()
+    with pytest.raises(
+        SystemExit, match=r"types\.py hides Python's own module 'types', so no kernel can start: rename it"
+    ):
+        run.main([str(path), "--output", str(tmp_path / "out")])

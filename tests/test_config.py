@@ -1,0 +1,63 @@
+"""What an experiment may be, and the name under which it is found."""
+
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+from pydantic import ValidationError
+from small import TINY
+
+from mnistae.config import Config, Transfer
+
+
+def test_a_config_is_frozen_hashable_and_named_by_every_field():
+    with pytest.raises(FrozenInstanceError):
+        TINY.epochs = 3
+    assert Config(channels=[16, 32]) == Config(channels=(16, 32))
+    assert Config(distortion=0).name == Config(distortion=0.0).name
+    changes = {
+        "latent_dim": 4, "channels": (4, 9), "kernel_size": 5, "task": "classify", "optimizer": "adamw",
+        "learning_rate": 0.0123456789, "weight_decay": 0.0, "batch_size": 32, "epochs": 4, "distortion": 0.5,
+        "images": 399, "seed": 1, "noise": 0.5, "kl_weight": 1e-4,
+    }  # fmt: skip
+    assert set(changes) == {field.name for field in fields(TINY)}
+    names = {replace(TINY, **{field: value}).name for field, value in changes.items()} | {TINY.name}
+    assert len(names) == len(changes) + 1
+
+
+def test_younger_fields_are_named_only_where_they_differ():
+    older = "reconstruct_d10_c8-32-64-88_k3_muon0.03_w0.05_b64_e6_x0.0_n55000_s0"
+    assert Config().name == Config(noise=0, kl_weight=0.0).name == older
+    assert Config(noise=0.5).name == older.replace("_s0", "_z0.5_s0")
+    assert Config(kl_weight=1e-4).name == older.replace("_s0", "_kl0.0001_s0")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("epochs", 0, "greater than or equal to 1"), ("epochs", True, "valid integer"),
+        ("batch_size", 1, "greater than or equal to 2"), ("images", 60_001, "less than or equal to 55000"),
+        ("seed", -1, "greater than or equal to 0"), ("learning_rate", float("nan"), "finite number"),
+        ("learning_rate", "fast", "valid number"), ("noise", -1, "greater than or equal to 0"),
+        ("distortion", 99, "less than or equal to 10"), ("task", "guess", "'reconstruct' or 'classify'"),
+        ("channels", (16, 0), "greater than or equal to 1"), ("channels", (), "at least 1 item"),
+        ("channels", (8,) * 6, "at most 5 items"), ("kernel_size", 4, "3, 5, 7 or 9"),
+        ("latent_dim", 785, "less than or equal to 784"), ("latent_dims", 3, "Unexpected keyword"),
+    ],
+)  # fmt: skip
+def test_bad_configs_name_field_value_and_range(field, value, allowed):
+    with pytest.raises(ValidationError, match=rf"{field}(?s:.)*{allowed}.*input_value=") as caught:
+        Config(**{field: value})
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("two", [{"noise": 0.5, "kl_weight": 0.1}, {"task": "classify", "noise": 0.5}])
+def test_two_regularisations_at_once_are_refused(two):
+    with pytest.raises(ValidationError, match="noise, kl_weight and task='classify': allowed is one"):
+        Config(**two)
+
+
+def test_a_transfer_needs_an_encoder_of_images_and_a_known_scheme():
+    with pytest.raises(ValidationError, match=r"encoder\.task='classify': allowed is 'reconstruct'"):
+        Transfer("frozen", Config(task="classify"), 1, 0)
+    with pytest.raises(ValidationError, match=r"scheme(?s:.)*'frozen', 'fine_tuned'.*input_value='sideways'"):
+        Transfer(scheme="sideways", encoder=Config(), labels_per_class=1, draw=0)

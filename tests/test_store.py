@@ -1,0 +1,367 @@
+"""What is stored is what was given, whole and its own, whoever else writes at the same time."""
+
+import json
+import os
+import pickle
+import platform
+import re
+import resource
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import safe_open, save
+from small import TINY, child, same, small
+
+from mnistae import data
+from mnistae.config import Config, Transfer
+from mnistae.store import OWN_TABLE, STUDY_TABLE, Store, StoreError, atomic_write, store_for
+from mnistae.training import build, train
+from mnistae.transfer import Outcome
+
+TRAINED = train(TINY, small())
+FROZEN = Transfer("frozen", TINY, labels_per_class=3, draw=0, steps=30)
+OUTCOME = Outcome(0.5, 1.0, 0.25, "MNIST")
+
+
+@pytest.fixture
+def path(store):
+    store.save(TINY, TRAINED)
+    return store.path(TINY)
+
+
+def refused(store, fault="", config=TINY):
+    """The file is refused in these words, with the way out: restore, then delete."""
+    words = rf"^{re.escape(str(store.path(config)))} is no checkpoint of this network: {fault}"
+    words += r"(?s:.)*git restore .* or delete"
+    with pytest.raises(StoreError, match=words):
+        store.network(config)
+
+
+def as_nobody(job, *arguments):
+    """Do the job in a process that may not do what only root may."""
+
+    def work():
+        if os.geteuid() == 0:
+            os.seteuid(65_534)
+        job(*arguments)
+
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_what_is_stored_is_read(store, path):
+    run = store.network(TINY)
+    assert same(run.network.state_dict(), TRAINED.weights)
+    assert (run.config, run.history, run.cpu_seconds) == (TINY, TRAINED.history, TRAINED.cpu_seconds)
+    assert run.dataset == "MNIST"
+    assert not run.network.training
+    assert not any(weight.requires_grad for weight in run.network.parameters())
+    assert [file.name for file in path.parent.iterdir()] == [f"{TINY.name}.safetensors"], "litter"
+    assert store.network(replace(TINY, seed=1)) is None
+
+
+def test_same_content_gives_same_bytes_with_how_it_was_made(store, path):
+    before = path.read_bytes()
+    store.save(TINY, TRAINED._replace(weights=dict(reversed(TRAINED.weights.items()))))
+    assert path.read_bytes() == before
+    with safe_open(path, framework="pt") as content:
+        about = json.loads(content.metadata()["mnistae"])["about"]
+    assert about["made_with"]["processor"].endswith(torch.backends.cpu.get_cpu_capability())
+    assert about["config"]["dataset"] == "MNIST"
+    assert not {"noise", "kl_weight"} & set(about["config"]), "as in files older than these fields"
+
+
+@pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.99])
+def test_truncated_files_are_refused(store, path, part):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    refused(store)
+
+
+def test_flipped_bits_are_noticed_or_change_nothing(store, path):
+    content = path.read_bytes()
+    for position in range(0, len(content), len(content) // 300):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        try:
+            assert same(store.network(TINY).network.state_dict(), TRAINED.weights)
+        except StoreError:
+            continue
+
+
+def test_a_changed_history_breaks_the_checksum(store, path):
+    content = path.read_bytes()
+    assert b'"cpu_seconds\\":' in content
+    path.write_bytes(content.replace(b"cpu_seconds", b"cpu_secondz"))
+    refused(store, "its checksum does not match")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"seed": 1}, "seed"), ({"seed": 1, "epochs": 1}, "epochs, seed"), ({"noise": 0.5}, "noise")],
+)
+def test_another_config_names_what_differs(store, path, changes, named):
+    other = replace(TINY, **changes)
+    store.save(other, TRAINED)
+    os.replace(store.path(other), path)
+    refused(store, rf"it holds another config \(differing: {named}\)")
+
+
+def test_a_network_of_other_data_is_refused(store, path):
+    refused(Store(store.folder, data.SAMPLE), r"it holds another config \(differing: dataset\)")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda name, tensor: {name + "x": tensor}, "its tensors do not fit"),
+        (lambda name, tensor: {name: tensor.double()}, "its tensors do not fit"),
+        (lambda name, tensor: {name: tensor[None]}, "its tensors do not fit"),
+        (
+            lambda name, tensor: {name: torch.full_like(tensor, float("nan"))},
+            "it holds weights that are not fin",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(store, change, fault):
+    name = "encoder.0.weight"
+    rest = {other: tensor for other, tensor in TRAINED.weights.items() if other != name}
+    store.save(TINY, TRAINED._replace(weights=rest | change(name, TRAINED.weights[name])))
+    refused(store, fault)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("unpickled",))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps(Bomb()),
+        *(save({}, head) for head in (None, {"mnistae": "[]"}, {"mnistae": '{"about": 3}'})),
+    ],
+)
+def test_foreign_files_are_refused_and_pickles_never_opened(store, path, content):
+    path.write_bytes(content)
+    refused(store)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_bad(store, path):
+    """Nobody is told to delete what may be whole."""
+
+    def read():
+        with pytest.raises(StoreError, match="cannot be read .*Permission denied.*who may read it") as caught:
+            store.network(TINY)
+        assert "delete" not in str(caught.value).lower()
+
+    for folder in path.parents:
+        if folder.owner() == path.owner() and folder.stat().st_mode & 0o777 == 0o700:
+            folder.chmod(0o755)  # pytest's, so that the file's own mode decides
+    path.chmod(0)
+    assert as_nobody(read)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StoreError, match="cannot be read .Is a directory"):
+        store.network(TINY)
+
+
+@pytest.mark.parametrize("config", [TINY, replace(TINY, noise=0.5), replace(TINY, kl_weight=1e-3)])
+def test_loading_touches_no_generator_and_depends_on_no_setting(store, config):
+    store.save(config, train(config, small()))
+    expected, before = store.network(config).network.state_dict(), torch.get_rng_state()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        with torch.inference_mode():
+            run = store.network(config)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert same(run.network.state_dict(), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+    build(config)
+    assert torch.equal(torch.get_rng_state(), before), "nor does building one"
+
+
+def test_the_fallback_answers_and_is_never_written(tmp_path):
+    mnist = Store(tmp_path / "mnist", "MNIST")
+    sample = Store(tmp_path / "sample", data.SAMPLE, mnist)
+    mnist.save(TINY, TRAINED)
+    mnist.add({FROZEN: OUTCOME})
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in mnist.folder.iterdir())
+    assert sample.has(TINY)
+    assert sample.network(TINY).dataset == "MNIST"
+    assert sample.outcomes([FROZEN]) == {FROZEN: OUTCOME}
+    other, again = replace(TINY, seed=1), replace(FROZEN, draw=1)
+    assert not sample.has(other)
+    sample.save(other, TRAINED)
+    sample.add({again: OUTCOME})
+    assert sample.network(other).dataset == data.SAMPLE
+    assert sample.outcomes([FROZEN, again])[again].dataset == data.SAMPLE
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in mnist.folder.iterdir()) == before
+
+
+def test_the_project_s_stores():
+    committed, sample = store_for("MNIST"), store_for(data.SAMPLE)
+    assert committed.folder == data.ROOT / "checkpoints"
+    assert sample.folder == data.ROOT / "report" / "build" / "sample"
+    assert sample.fallback == committed
+
+
+# The table of outcomes
+
+
+def outcomes_of(labels, draws):
+    return {replace(FROZEN, labels_per_class=labels, draw=draw): OUTCOME for draw in draws}
+
+
+def add_one_by_one(store, labels):
+    for experiment, outcome in outcomes_of(labels, range(30)).items():
+        store.add({experiment: outcome})
+
+
+def test_two_processes_that_store_outcomes_keep_them_all(store):
+    writers = [child(add_one_by_one, store, labels) for labels in (1, 2)]
+    for process in writers:
+        process.join()
+    assert [process.exitcode for process in writers] == [0, 0]
+    expected = outcomes_of(1, range(30)) | outcomes_of(2, range(30))
+    assert store.outcomes(expected) == expected
+
+
+def test_own_outcomes_go_to_a_table_of_their_own(store):
+    study = replace(store, table=STUDY_TABLE)
+    study.add(outcomes_of(1, [0]))
+    before = (store.folder / STUDY_TABLE).read_bytes()
+    store.add(outcomes_of(1, [1]))
+    assert (store.folder / STUDY_TABLE).read_bytes() == before
+    assert (store.folder / OWN_TABLE).exists()
+    assert len(store.outcomes(outcomes_of(1, range(3)))) == 2, "both are read"
+
+
+def test_values_are_rounded_and_rows_sorted(store):
+    store.add({replace(FROZEN, draw=2): Outcome(0.123456, 1, 0, "MNIST"), FROZEN: OUTCOME})
+    text = (store.folder / OWN_TABLE).read_text()
+    assert text.index('"0": [0.5, 1.0, 0.25]') < text.index('"2": [0.1235, 1, 0]')
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("{", "["),
+        ('"outcomes"', '"others"'),
+        (": [0.", ": [1."),
+        ('"0"', '"1"'),
+        ("", "[]"),
+        ("{", "<<<<<<<\n{"),
+    ],
+)
+def test_a_damaged_table_is_restored_first(store, before, after):
+    store.add({FROZEN: OUTCOME})
+    path = store.folder / OWN_TABLE
+    path.write_text(path.read_text().replace(before, after, 1) if before else after)
+    with pytest.raises(
+        StoreError, match=r"own_transfer\.json is damaged(?s:.)*git restore.*move it away"
+    ) as caught:
+        store.outcomes([FROZEN])
+    assert "delete" not in str(caught.value).lower()
+
+
+def test_a_table_that_is_a_folder_or_of_other_data_is_refused(store):
+    store.add({FROZEN: OUTCOME})
+    with pytest.raises(StoreError, match=f"it holds outcomes of MNIST, not of {data.SAMPLE}"):
+        Store(store.folder, data.SAMPLE).outcomes([FROZEN])
+    (store.folder / STUDY_TABLE).mkdir()
+    with pytest.raises(StoreError, match=r"transfer\.json cannot be read \(Is a directory\)"):
+        store.outcomes([FROZEN])
+
+
+def test_a_changed_default_is_an_error_that_names_both_values(store):
+    """As if Transfer.steps had been 150 by default when the table was written."""
+    old = replace(store, defaults=store.defaults | {"steps": 150})
+    old.add({FROZEN: OUTCOME})
+    for use in (lambda: store.outcomes([FROZEN]), lambda: store.add({FROZEN: OUTCOME})):
+        with pytest.raises(
+            StoreError, match=r"default of Transfer\.steps is 200, but .*150.* Set .* back to 150"
+        ):
+            use()
+
+
+def test_a_field_that_is_new_leaves_older_tables_valid(store):
+    older = {name: value for name, value in store.defaults.items() if name != "penalty"}
+    replace(store, defaults=older).add({FROZEN: OUTCOME})
+    assert store.outcomes([FROZEN]) == {FROZEN: OUTCOME}
+
+
+# Atomic writes
+
+
+def test_threads_that_write_the_same_file_leave_one_whole(tmp_path):
+    contents = [bytes([n]) * 300_000 for n in range(8)]
+
+    def write(content):
+        for _ in range(15):
+            atomic_write(tmp_path / "file", content)
+            assert (tmp_path / "file").read_bytes() in contents
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, contents))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_parts_of_the_dead_are_swept_up_and_those_of_others_are_not(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host = platform.node()
+    kept = [f".x.{host}.{os.getppid()}.a.part", f".x.{host}.12ab.a.part", ".x.elsewhere.1.a.part"]
+    for name in (*kept, f".x.{host}.{dead.pid}.a.part"):
+        (tmp_path / name).touch()
+    atomic_write(tmp_path / "new" / "file", b"content")
+    atomic_write(tmp_path / "file", b"content")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "file", "new"])
+
+
+def write_on_a_full_disk(path):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))  # a write fails after a thousand bytes
+    with pytest.raises(OSError, match="too large"):
+        atomic_write(path, bytes(2_000))
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    process = child(write_on_a_full_disk, tmp_path / "file")
+    process.join()
+    assert process.exitcode == 0
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_reading_needs_no_right_to_write(store, path):
+    store.add({FROZEN: OUTCOME})
+    for folder in path.parents:
+        if folder.owner() == path.owner() and folder.stat().st_mode & 0o777 == 0o700:
+            folder.chmod(0o755)
+    (store.folder / f"{OWN_TABLE}.lock").chmod(0o444)
+
+    def read():
+        assert store.outcomes([FROZEN])
+        assert store.network(TINY)
+
+    assert as_nobody(read)
+
+
+def test_a_default_config_is_found_under_its_old_name(store):
+    older = "reconstruct_d10_c8-32-64-88_k3_muon0.03_w0.05_b64_e6_x0.0_n55000_s0"
+    assert store.path(Config()).name == f"{older}.safetensors"
