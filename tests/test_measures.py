@@ -18,14 +18,8 @@ def test_mse_is_the_mean_over_all_images_not_over_batches():
     shifted[500:] += 0.5
     assert measures.mse(shifted, images) == pytest.approx(0.25 * 3 / 503, rel=1e-5)
     assert measures.reconstruction_mse(torch.nn.Identity(), images) == 0
-    assert measures.mse(torch.ones(2, 1, 28, 28), torch.zeros(2, 1, 28, 28)) == 1, (
-        "black and white are pixels"
-    )
-
-
-def test_mse_refuses_shapes_that_would_broadcast():
-    with pytest.raises(ValueError, match="allowed are equal ones"):
-        measures.mse(torch.zeros(5, 1, 28, 28), torch.zeros(1, 1, 28, 28))
+    black_and_white = torch.ones(2, 1, 28, 28), torch.zeros(2, 1, 28, 28)
+    assert measures.mse(*black_and_white) == 1
 
 
 def test_pca_errors_equals_projecting_and_back():
@@ -50,25 +44,13 @@ def test_independent_coordinates_are_at_the_level_of_chance():
 
 def test_chance_level_by_hand():
     """Two images: r is 1 or -1 in truth, and the first-order forms have variance 1."""
-    level = chance_level(2, 2)
-    assert level == pytest.approx(
-        {
-            "mean_abs_r": math.sqrt(2 / math.pi),
-            "rms_r": 1,
-            "effective_rank_fraction": 1 / 2,
-            "total_correlation_per_dim": 1 / 4,
-        }
-    )
+    assert list(chance_level(2, 2).values()) == pytest.approx([math.sqrt(2 / math.pi), 1, 1 / 2, 1 / 4])
 
 
 @pytest.mark.filterwarnings("error")
 def test_copies_are_wholly_redundant():
-    z = gaussian(1000, 1).repeat(1, 4)
-    summary = correlation_summary(z)
-    assert summary["mean_abs_r"] == pytest.approx(1)
-    assert summary["rms_r"] == pytest.approx(1)
-    assert summary["effective_rank_fraction"] == pytest.approx(1 / 4)
-    assert summary["total_correlation_per_dim"] == math.inf
+    summary = correlation_summary(gaussian(1000, 1).repeat(1, 4))
+    assert list(summary.values()) == pytest.approx([1, 1, 1 / 4, math.inf, 0])
 
 
 def test_two_coordinates_of_known_correlation():
@@ -77,11 +59,8 @@ def test_two_coordinates_of_known_correlation():
     x, noise = (x - x.mean()) / x.std(), noise - noise.mean()
     noise = noise - (noise @ x) / (x @ x) * x
     z = torch.stack([x, 0.6 * x + 0.8 * noise / noise.std()], 1)
-    summary = correlation_summary(z)
-    assert summary["mean_abs_r"] == pytest.approx(0.6, rel=1e-5)
-    assert summary["rms_r"] == pytest.approx(0.6, rel=1e-5)
-    assert summary["effective_rank_fraction"] == pytest.approx(4 / (1.6**2 + 0.4**2) / 2, rel=1e-5)
-    assert summary["total_correlation_per_dim"] == pytest.approx(-0.5 * math.log(1 - 0.36) / 2, rel=1e-5)
+    by_hand = [0.6, 0.6, 4 / (1.6**2 + 0.4**2) / 2, -0.5 * math.log(1 - 0.36) / 2, 0]
+    assert list(correlation_summary(z).values()) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_signs_scales_and_order_do_not_matter():
@@ -91,49 +70,26 @@ def test_signs_scales_and_order_do_not_matter():
         assert correlation_summary(changed)[name] == pytest.approx(value, rel=1e-3), name
 
 
-@pytest.mark.parametrize("constant", [0.0, 1234.5678])
+CONSTANTS = {
+    "zero": torch.zeros(500),
+    "large": torch.full((500,), 1234.5678),
+    "rounded": torch.full((500,), 0.1),
+}
+CONSTANTS["rounded"][::2] = torch.nextafter(CONSTANTS["rounded"][0], torch.tensor(9.0))
+
+
+@pytest.mark.parametrize("constant", CONSTANTS.values(), ids=CONSTANTS)
 def test_dead_coordinates_are_counted_and_change_nothing(constant):
-    z = gaussian(500, 5) @ gaussian(5, 5, seed=1)
-    dead = torch.full((500, 2), constant)
-    with_dead = correlation_summary(torch.cat([z[:, :2], dead, z[:, 2:]], 1))
+    z = gaussian(500, 5) @ gaussian(5, 5, seed=1) * torch.tensor([1e-9, 1, 1, 1, 1e9])  # small is not dead
+    with_dead = torch.cat([z[:, :2], constant[:, None].repeat(1, 2), z[:, 2:]], 1)
     alone = correlation_summary(z)
-    assert with_dead.pop("dead") == 2
-    assert alone.pop("dead") == 0
-    assert with_dead == pytest.approx(alone)
-    assert np.isfinite(list(with_dead.values())).all()
-
-
-def test_a_constant_with_rounding_noise_is_dead():
-    z = torch.cat([gaussian(300, 3), (torch.full((300, 1), 0.1) * 3)], 1)
-    z[::2, 3] = torch.nextafter(z[0, 3], torch.tensor(9.0))
-    assert correlation_summary(z)["dead"] == 1
-    assert np.allclose(correlations(z), correlations(z[:, :3]))
-
-
-def test_small_is_not_dead():
-    z = gaussian(300, 3) * torch.tensor([1e-9, 1.0, 1e9])
-    assert correlation_summary(z)["dead"] == 0
+    assert alone["dead"] == 0
+    assert correlation_summary(with_dead) == pytest.approx(alone | {"dead": 2})
+    assert np.isfinite(list(alone.values())).all()
 
 
 def test_two_images_are_enough_to_answer_and_always_correlated():
     assert np.allclose(np.abs(correlations(torch.tensor([[0.0, 1.0, 5.0], [1.0, 3.0, 2.0]]))), 1)
-
-
-@pytest.mark.parametrize(
-    ("z", "message"),
-    [
-        (torch.zeros(10, 1), r"1 feature\(s\) \(shape=\(10, 1\)\) while a minimum of 2 is required"),
-        (torch.zeros(1, 10), r"1 sample\(s\) \(shape=\(1, 10\)\) while a minimum of 2 is required"),
-        (torch.zeros(10), "Expected 2D array"),
-        (torch.full((10, 3), float("nan")), "contains NaN"),
-        (torch.full((10, 3), float("inf")), "contains infinity"),
-        (torch.ones(10, 3), "0 live coordinates: a correlation needs at least 2"),
-    ],
-)
-def test_codes_without_correlations_are_refused(z, message):
-    for function in (correlations, correlation_summary):
-        with pytest.raises(ValueError, match=message):
-            function(z)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 5])
@@ -169,27 +125,11 @@ def test_alpha_one_is_the_first_and_zero_the_second():
     assert torch.allclose(path[1], 0.25 * z1 + 0.75 * z2)
 
 
-def test_interpolation_refuses_what_it_cannot_mean():
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        measures.interpolate(torch.zeros(2), torch.zeros(2), torch.tensor([1.5]))
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        measures.interpolate(torch.zeros(2), torch.zeros(2), torch.tensor([float("nan")]))
-    with pytest.raises(ValueError, match="equal"):
-        measures.interpolate(torch.zeros(2), torch.zeros(3), torch.tensor([0.5]))
-
-
 def test_nearest_mse_is_the_least_over_all_references():
     images, reference = torch.rand(7, 1, 28, 28), torch.rand(30, 1, 28, 28)
     brute = ((images[:, None] - reference[None]) ** 2).mean((2, 3, 4)).amin(1)
     assert torch.allclose(measures.nearest_mse(images, reference), brute, atol=1e-5)
     assert measures.nearest_mse(reference[:3], reference).max() < 1e-6
-
-
-def lambda_module(answer):
-    """A network that gives this answer whatever it is shown."""
-    network = torch.nn.Identity()
-    network.forward = lambda x: answer[: len(x)]
-    return network
 
 
 def test_measuring_neither_mixes_images_nor_changes_the_network():
@@ -200,25 +140,19 @@ def test_measuring_neither_mixes_images_nor_changes_the_network():
     assert network.running_mean == 0
 
 
-def test_confidence_and_accuracy():
+def test_confidence_is_the_mean_of_the_largest_probability():
     logits = torch.tensor([[4.0] + [0.0] * 9, [0.0] * 10])
-    assert measures.accuracy(torch.nn.Identity(), logits, torch.tensor([0, 5])) == 0.5
-    said = measures.confidence(lambda_module(logits), torch.zeros(2, 1, 28, 28))
-    assert said == pytest.approx((0.1 + math.exp(4) / (math.exp(4) + 9)) / 2)
+    classifier = torch.nn.Identity()
+    classifier.forward = lambda images: logits
+    expected = (0.1 + math.exp(4) / (math.exp(4) + 9)) / 2
+    assert measures.confidence(classifier, torch.zeros(2, 1, 28, 28)) == pytest.approx(expected)
 
 
 def test_accuracy_counts_each_image():
     labels = torch.arange(40) % 10
-    said = torch.where(torch.arange(40) < 27, labels, (labels + 3) % 10)
-    logits = torch.nn.functional.one_hot(said, 10).float()
+    predicted = torch.where(torch.arange(40) < 27, labels, (labels + 3) % 10)
+    logits = torch.nn.functional.one_hot(predicted, 10).float()
     assert measures.accuracy(torch.nn.Identity(), logits, labels) == 27 / 40
-    assert measures.accuracy(torch.nn.Identity(), logits[:1], labels[:1]) == 1
-
-
-def test_pca_has_the_size_that_was_asked_for():
-    images = torch.rand(6, 1, 28, 28)
-    assert measures.pca(images, 2).n_components_ == 2
-    assert measures.pca(images, 5).n_components_ == 5, "the largest for six images"
 
 
 def test_principal_components_are_a_linear_encoder():
