@@ -1,6 +1,7 @@
 """What a figure shows is what it was given."""
 
 import base64
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,18 +43,14 @@ def test_a_sweep_shows_mean_deviation_and_every_run(axis):
     assert axis.lines[0].get_ydata().tolist() == [2.0, 5.0]
     bars = axis.containers[0].lines[2][0].get_segments()
     assert bars[0][:, 1] == pytest.approx([2 - 2**0.5, 2 + 2**0.5]), "sample deviation"
-    assert len(bars) == 1 or not len(bars[1]), "none of one run"
     assert sorted(axis.collections[-1].get_offsets()[:, 1]) == [1.0, 3.0, 5.0]
 
 
 def test_a_sweep_separates_curves_by_colour_and_marker(axis):
     frame = pd.DataFrame({"d": [2, 4, 2, 4], "error": [1.0, 3.0, 5.0, 7.0], "kind": ["a", "a", "b", "b"]})
     figures.sweep(frame, "d", "error", "kind", ax=axis)
-    curves = [
-        line for line in axis.lines if line.get_marker() in figures.MARKERS and len(line.get_xdata()) == 2
-    ]
+    curves = [line for line in axis.lines if line.get_marker() in figures.MARKERS and len(line.get_xdata())]
     assert len({line.get_color() for line in curves}) == len({line.get_marker() for line in curves}) == 2
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
 
 
 def test_a_correlation_map_groups_coordinates_on_a_fixed_scale(axis):
@@ -76,41 +73,28 @@ def test_axes_are_labelled_with_plain_numbers(axis):
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
 
 
-def test_each_digit_is_named_where_it_is(axis):
+def test_each_digit_is_labelled_at_its_median(axis):
     points = np.array([[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]])
     figures.digit_scatter(axis, points, torch.tensor([7, 7, 1]))
     assert {text.get_text(): text.get_position() for text in axis.texts} == {"7": (1.0, 0.0), "1": (9.0, 9.0)}
 
 
-def test_a_table_has_no_row_numbers():
-    frame = pd.DataFrame({"d": [2], "error": ["0.1 ± 0.2"]}, index=["base"])
-    html = figures.table(frame).data
-    assert html.count("<th>") == 2
-    assert 'class="dataframe"' in html
-    assert "<td>0.1 ± 0.2</td>" in html
-
-
-def test_a_reader_s_options_change_no_digit():
-    frame = pd.DataFrame({"error": [0.0312345], "text": ["x" * 100], "n": [12345]})
-    expected = figures.table(frame).data
-    with pd.option_context("display.float_format", "{:.2f}".format, "display.max_colwidth", 10):
-        assert figures.table(frame).data == expected
-    assert "0.031234" in expected
-    assert "x" * 100 in expected
+def test_a_table_has_no_row_numbers_and_a_reader_s_options_change_no_digit():
+    frame = pd.DataFrame({"error": [0.0312345], "text": ["0.1 ± 0.2" * 20], "n": [12345]}, index=["base"])
     many = pd.DataFrame({n: range(100) for n in range(30)})
-    with pd.option_context("display.max_rows", 5, "display.max_columns", 5):
+    options = ["display.float_format", "{:.2f}".format, "display.max_colwidth", 10]
+    with pd.option_context(*options, "display.max_rows", 5, "display.max_columns", 5):
+        html = figures.table(frame).data
         assert figures.table(many).data.count("<td>") == 3_000
-
-
-@pytest.fixture
-def displayed(monkeypatch):
-    found = []
-    monkeypatch.setattr(figures, "display", lambda data, metadata, raw: found.append((data, metadata)))
-    return found
+    assert html.count("<th>") == 3
+    assert re.findall("<td>(.*)</td>", html) == ["0.031234", "0.1 ± 0.2" * 20, "12345"]
+    assert 'class="dataframe"' in html
 
 
 @pytest.mark.parametrize("note", ["", "MNIST's stored results"])
-def test_a_figure_is_shown_once_with_its_note(displayed, note):
+def test_a_figure_is_shown_once_with_its_note(monkeypatch, note):
+    displayed = []
+    monkeypatch.setattr(figures, "display", lambda data, metadata, raw: displayed.append((data, metadata)))
     with plt.rc_context({"text.usetex": True}):  # as a reader's matplotlibrc may ask
         figures.style()
         figure, _ = plt.subplots()
@@ -121,6 +105,6 @@ def test_a_figure_is_shown_once_with_its_note(displayed, note):
     assert metadata == ({"mnistae": {"note": note}} if note else {})
     assert "".join(text.get_text() for text in figure.texts) == note
     assert not plt.get_fignums(), "or it would be shown again"
-    html = figures.table(pd.DataFrame({"d": [2]}), note).data
-    assert html.count("<caption") == bool(note)
-    assert note in html
+    table = figures.table(pd.DataFrame({"d": [2]}), note)
+    assert (table.metadata, table.data.count("<caption")) == (metadata, bool(note))
+    assert note in table.data

@@ -17,11 +17,9 @@ EMPTY = data.Split(torch.zeros(0, 1, 28, 28), torch.zeros(0))
 def shown(monkeypatch):
     """What is displayed: (text, output metadata) one by one."""
     displayed = []
-
-    def display(markdown, metadata=None):
-        displayed.append((markdown.data, metadata))
-
-    monkeypatch.setattr(results, "display", display)
+    monkeypatch.setattr(
+        results, "display", lambda text, metadata=None: displayed.append((text.data, metadata))
+    )
     return displayed
 
 
@@ -71,6 +69,7 @@ def test_a_note_follows_from_the_data_of_what_is_shown():
 
 
 def test_records_are_rounded_joined_and_named_by_their_data(tmp_path):
+    assert results.collected(tmp_path) == {"dataset": "", "headlines": {}}
     one = Chapter("1_reconstruction", "MNIST", tmp_path)
     values = {
         2: {"test_mse": [0.0123456789, 1]},
@@ -81,36 +80,25 @@ def test_records_are_rounded_joined_and_named_by_their_data(tmp_path):
     replace(one, name="4_transfer_learning").record([], {"How many?": "7"})
     one.record(values, {"How small?": "0.0123"})
     one.record([1], {}, "_noise")
-    assert results.collected(tmp_path) == {
+    found = results.collected(tmp_path)
+    assert list(found["headlines"].items()) == [("How small?", "0.0123"), ("How many?", "7")]
+    assert {name: numbers for name, numbers in found.items() if name != "headlines"} == {
         "dataset": "MNIST",
-        "headlines": {"How small?": "0.0123", "How many?": "7"},
         "reconstruction": {"2": {"test_mse": [0.0123457, 1]}, "channels": [8, 16], "n": 3, "x": 0.333333},
         "reconstruction_noise": [1],
         "transfer_learning": [],
     }
-    assert list(results.collected(tmp_path)["headlines"]) == ["How small?", "How many?"]
     replace(one, name="2_x", dataset=data.SAMPLE).record({}, {})
     with pytest.raises(ValueError, match="mixes MNIST and embedded sample: run all the notebooks again"):
         results.collected(tmp_path)
 
 
-def test_nothing_recorded_is_no_data_set(tmp_path):
-    assert results.collected(tmp_path) == {"dataset": "", "headlines": {}}
-
-
 def test_a_table_has_a_row_an_experiment_with_its_fields_and_results():
-    runs = {
-        Config(seed=seed): Run(Config(seed=seed), None, [{"train": 0.5}], 1.5, "MNIST") for seed in (0, 1)
-    }
-    table = results.tidy(runs)
-    assert table.seed.tolist() == [0, 1]
-    assert table.latent_dim.tolist() == [10, 10]
-    assert table.cpu_seconds.tolist() == [1.5, 1.5]
+    configs = [Config(seed=seed) for seed in (0, 1)]
+    table = results.tidy({config: Run(config, None, [{"train": 0.5}], 1.5, "MNIST") for config in configs})
+    assert table[["seed", "latent_dim", "cpu_seconds"]].to_numpy().tolist() == [[0, 10, 1.5], [1, 10, 1.5]]
     assert table.history.tolist() == [[{"train": 0.5}]] * 2
-
-
-def test_mean_sd_is_the_sample_standard_deviation():
-    assert results.mean_sd([1.0, 2.0, 3.0], 2) == "2.00 ± 1.00"
+    assert results.mean_sd([1.0, 2.0, 3.0], 2) == "2.00 ± 1.00", "sample deviation"
 
 
 @pytest.mark.parametrize(("lowest_at_two", "steep"), [(0.31, True), (0.29, False)])

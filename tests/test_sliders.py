@@ -14,57 +14,40 @@ from mnistae import sliders
 FRAMES = torch.linspace(0, 1, sliders.STEPS).view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
 
 
-def pixels(content):
+def pixels(tag):
+    """The pixels of an <img> with its picture inside, as the frames of a stack are."""
+    content = base64.b64decode(tag.split("base64,")[1].split('"')[0])
     return np.asarray(Image.open(io.BytesIO(content)))
 
 
-def shown(frame):
-    """The pixels of a frame of a stack, an <img> with its picture inside."""
-    return pixels(picture_of(frame.value))
-
-
-def picture_of(tag):
-    return base64.b64decode(tag.split("base64,")[1].split('"')[0])
-
-
 def explorer(**more):
-    images = torch.rand(5, 1, 28, 28)
-    return sliders.explorer(
-        images, torch.arange(5), {4: lambda a, b: FRAMES, 10: lambda a, b: 1 - FRAMES}, **more
-    )
+    methods = {4: lambda a, b: FRAMES, 10: lambda a, b: 1 - FRAMES}
+    return sliders.explorer(torch.rand(5, 1, 28, 28), torch.arange(5), methods, **more)
 
 
 def test_a_picture_shows_ink_dark_and_images_side_by_side():
     images = torch.stack([torch.zeros(1, 28, 28), torch.ones(1, 28, 28)])
-    picture = pixels(picture_of(sliders._picture(images, "")))
+    picture = pixels(sliders._picture(images, ""))
     assert picture.shape == (28, 64)
     assert (picture[:, :32] == 255).all()
     assert (picture[:, 34:62] == 0).all()
 
 
-def test_alpha_slider_has_a_frame_for_each_alpha_of_each_pair():
-    methods = {"d = 4": FRAMES, "pixels": 1 - FRAMES}
-    turned = dict(reversed(methods.items()))  # stands under the same names all the same
-    box = sliders.alpha_slider({"4 → 9": methods, "3 → 8": turned})
+def test_alpha_slider_has_a_frame_that_says_what_it_shows_for_each_alpha_of_each_pair():
+    methods = {"d = 4": FRAMES, "<pixels>": 1 - FRAMES}
+    in_another_order = dict(reversed(methods.items()))  # stands under the same names all the same
+    box = sliders.alpha_slider({"4 → 9": methods, "3 → 8": in_another_order})
     controls, _, album, _ = box.children
     chooser, slider, play = controls.children
     assert chooser.options == ("4 → 9", "3 → 8")
     assert [slider.options[0], slider.options[-1]] == ["0.00", "1.00"]
-    assert play.value == slider.index == sliders.STEPS // 2, (
-        "a jslinked Play resets the slider on load otherwise"
-    )
-    for stack in album.children:
-        assert len(stack.children) == sliders.STEPS
+    assert play.value == slider.index == sliders.STEPS // 2, "else a linked Play resets the slider on load"
+    for pair, stack in zip(chooser.options, album.children, strict=True):
         assert stack.selected_index == slider.index
-        first = shown(stack.children[0])
-        assert (first[:, 34:62] == 0).all(), "α = 0 is the first frame"
-
-
-def test_frames_say_what_they_show():
-    album = sliders.alpha_slider({"4 → 9": {"d = 4": FRAMES, "<pixels>": FRAMES}}).children[2]
-    said = [re.search('alt="(.*?)"', frame.value)[1] for frame in album.children[0].children]
-    assert said[0] == "4 → 9 by d = 4, &lt;pixels&gt;: α = 0.00"
-    assert len(set(said)) == sliders.STEPS
+        assert (pixels(stack.children[0].value)[:, 34:62] == 0).all(), "α = 0 is the first frame"
+        said = [re.search('alt="(.*?)"', frame.value)[1] for frame in stack.children]
+        assert said[0] == f"{pair} by d = 4, &lt;pixels&gt;: α = 0.00"
+        assert len(set(said)) == sliders.STEPS
 
 
 def test_old_ipywidgets_are_refused_with_the_cure(monkeypatch):
@@ -74,14 +57,20 @@ def test_old_ipywidgets_are_refused_with_the_cure(monkeypatch):
         importlib.reload(sliders)
 
 
-def test_alpha_slider_refuses_frames_that_do_not_fit_alpha():
-    with pytest.raises(ValueError, match=r"3 → 8 has frames {'d = 4': 7}: allowed are 21"):
-        sliders.alpha_slider({"3 → 8": {"d = 4": FRAMES[:7]}})
-
-
-def test_alpha_slider_refuses_pairs_that_would_stand_under_another_s_names():
-    with pytest.raises(ValueError, match=r"4 → 9 has frames {'d = 10': 21}: .* of \['d = 4'\]"):
-        sliders.alpha_slider({"3 → 8": {"d = 4": FRAMES}, "4 → 9": {"d = 10": FRAMES}})
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ({}, "pairs is empty: allowed"),
+        ({"3 → 8": {"d = 4": FRAMES[:7]}}, r"3 → 8 has frames {'d = 4': 7}: allowed are 21"),
+        (
+            {"3 → 8": {"d = 4": FRAMES}, "4 → 9": {"d = 10": FRAMES}},
+            r"4 → 9 has frames {'d = 10': 21}: .* of \['d = 4'\]",
+        ),
+    ],
+)
+def test_alpha_slider_refuses_pairs_that_do_not_fit(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        sliders.alpha_slider(pairs)
 
 
 def test_explorer_follows_its_boxes():
