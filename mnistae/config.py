@@ -1,6 +1,6 @@
 """What an experiment is, as data: change a field and it is another experiment.
 
-Both records are checked when they are made. The ValidationError, a ValueError, names field, value and range.
+The records are checked when they are made. The ValidationError, a ValueError, names field, value and range.
 """
 
 from typing import Annotated, Literal, Self
@@ -14,10 +14,18 @@ Rate = Annotated[float, Field(ge=1e-6, le=10)]
 Strength = Annotated[float, Field(ge=0, le=10)]  # 0 is none
 Width = Annotated[int, Field(ge=1, le=4096)]
 Widths = Annotated[tuple[Width, ...], Field(strict=False, min_length=1, max_length=5)]  # a list will do
-Scheme = Literal["frozen", "fine_tuned", "from_scratch", "logistic_code", "logistic_pca", "logistic_pixels"]
+Network = Literal["frozen", "fine_tuned", "from_scratch", "probe_then_fine_tuned"]
+Baseline = Literal["logistic_code", "logistic_pca", "logistic_pixels"]
+Spreading = Literal["spreading_code", "spreading_pca", "spreading_pixels"]
+Scheme = Network | Baseline | Spreading
 
 # Fields that the first committed files do not have: their sign in a file's name, and the value they had then.
-YOUNGER = {"noise": ("z", 0.0), "kl_weight": ("kl", 0.0)}
+YOUNGER = {
+    "noise": ("z", 0.0),
+    "kl_weight": ("kl", 0.0),
+    "loss": ("loss", "mse"),
+    "downsampling": ("down", "stride"),
+}
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -38,11 +46,15 @@ class Config:
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     noise: Strength = 0.0  # on the code during training, in standard deviations of each coordinate
     kl_weight: Strength = 0.0  # of the KL divergence (nats per image); above 0 the code is variational
+    loss: Literal["mse", "l1"] = "mse"  # of reconstruction in training; validation is squared error always
+    downsampling: Literal["stride", "max_pool"] = "stride"  # max_pool: another architecture, to classify
 
     @model_validator(mode="after")
     def _regularised_in_one_way(self) -> Self:
         if (self.noise > 0) + (self.kl_weight > 0) + (self.task == "classify") > 1:
             raise ValueError("noise, kl_weight and task='classify': allowed is one of the three")
+        if self.downsampling == "max_pool" and self.task != "classify":
+            raise ValueError("downsampling='max_pool': allowed is task='classify'")
         return self
 
     @property
@@ -65,8 +77,8 @@ class Config:
 class Transfer:
     """One classifier trained on 10 · labels_per_class labelled training images.
 
-    scheme: an MLP on a frozen encoder, the whole network fine-tuned or from scratch; or logistic regression
-    on codes, principal components or pixels.
+    scheme: an MLP on a frozen encoder; the whole network fine-tuned, from a new head or that MLP; from
+    scratch; logistic regression or label spreading, on codes, principal components or pixels.
     """
 
     scheme: Scheme
@@ -83,9 +95,29 @@ class Transfer:
     distortion: Strength = 0.0  # of further copies of each image; steps are rounded to whole passes over all
     fixed_norm: bool = True  # batch norm keeps the statistics of pre-training
     penalty: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0  # 1/C, all that logistic regression uses
+    neighbours: Annotated[int, Field(ge=1, le=1_000)] = 15  # of each node of the graph that labels spread on
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.99  # the share that a node takes from its neighbours
+    nodes: Annotated[int, Field(ge=11, le=55_000)] = 55_000  # the first ones of the training images
+    teacher: Literal["labels", "spread", "spread_soft"] = "labels"  # the latter: of all nodes, by spreading
+    batch_size: Annotated[int, Field(ge=0, le=60_000)] = 0  # 0: as many as there are labels
 
     @model_validator(mode="after")
     def _encodes_images(self) -> Self:
         if self.encoder.task != "reconstruct":
             raise ValueError(f"encoder.task={self.encoder.task!r}: allowed is 'reconstruct'")
         return self
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Probe:
+    """A network, trained from the one of `encoder`, that no Config names.
+
+    ill_conditioned_start: trained as `encoder` says, from a start that computes the same function with a code
+    map of condition `amount`. retrained_decoder: a new decoder, trained as `encoder` says, that sees the
+    `amount` strongest principal directions of the code.
+    """
+
+    scheme: Literal["ill_conditioned_start", "retrained_decoder"]
+    encoder: Config
+    amount: Annotated[int, Field(ge=1, le=1_000_000)]
+    draw: int = 0

@@ -115,10 +115,44 @@ def correlation_summary(z: ArrayLike) -> dict[str, float]:
     return {
         "mean_abs_r": float(np.abs(pairs).mean()),
         "rms_r": float(np.sqrt((pairs**2).mean())),
-        "effective_rank_fraction": float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum() / d),
+        "effective_rank_fraction": participation_ratio(eigenvalues) / d,
         "total_correlation_per_dim": math.inf if copies else float(-0.5 * np.log(eigenvalues).sum() / d),
         "dead": np.shape(z)[1] - d,
     }
+
+
+def participation_ratio(eigenvalues: ArrayLike) -> float:
+    """(Σλ)² / Σλ², from 1 to d: the number of directions that share the variance (Gao et al., 2017)."""
+    values = np.asarray(eigenvalues)
+    return float(values.sum() ** 2 / (values**2).sum())
+
+
+def mean_metric(decoder: nn.Module, z: Tensor) -> Tensor:
+    """G, the mean over codes z (N, d) of JᵀJ, J (784, d) being the decoder's Jacobian at z. (d, d), float64.
+
+    vᵀGv is the squared change of the image, summed over pixels, for a small step v, per squared length.
+    """
+    decoder.eval()  # batch norm would mix the codes
+    d = z.shape[1]
+    metric = torch.zeros(d, d, dtype=torch.float64)
+    for codes in z.split(
+        max(1, 256 // d)
+    ):  # all directions in one batch: 15 times faster than torch's jacfwd
+        at, steps = codes.repeat_interleave(d, 0), torch.eye(d).repeat(len(codes), 1)
+        slopes = torch.func.jvp(lambda code: decoder(code).flatten(1), (at,), (steps,))[1]
+        jacobian = slopes.unflatten(0, (len(codes), d))  # (codes, d, 784)
+        metric += (jacobian @ jacobian.mT).double().sum(0)
+    return metric / len(z)
+
+
+def image_variances(z: Tensor, metric: Tensor) -> Tensor:
+    """Eigenvalues of ΣG, falling: the variance that each direction of the code has in the image.
+
+    z: codes (N, d) with covariance Σ; metric: G (d, d). Returns (d,). With code Az the product is
+    AΣAᵀA⁻ᵀGA⁻¹ = AΣGA⁻¹, a similar matrix, so no invertible linear A changes the eigenvalues.
+    """
+    root = torch.linalg.cholesky(torch.cov(z.double().T))
+    return torch.linalg.eigvalsh(root.T @ metric @ root).flip(0)
 
 
 def chance_level(n: int, d: int) -> dict[str, float]:
@@ -168,6 +202,19 @@ def interpolate(z1: Tensor, z2: Tensor, alphas: Tensor) -> Tensor:
         raise ValueError(f"alphas {alphas.tolist()}: allowed are numbers from 0 to 1")
     alphas = alphas.view(-1, *[1] * z1.ndim)
     return alphas * z1 + (1 - alphas) * z2
+
+
+def recognised(probabilities: Tensor, ends: Tensor, sure: float = 0.9) -> dict[str, Tensor]:
+    """What a classifier takes images between two digits for; the mean over images is a share from 0 to 1.
+
+    probabilities: (..., N, 10); ends: (N, 2), the labels of the two digits. Returns (..., N) each: sure_end,
+    one of the two with probability above `sure`; third, the top class is neither; sure_third, both;
+    confidence, the largest probability.
+    """
+    confidence, digit = probabilities.max(-1)
+    third, certain = (digit.unsqueeze(-1) != ends).all(-1), confidence > sure
+    seen = {"sure_end": certain & ~third, "third": third, "sure_third": certain & third}
+    return {name: is_so.float() for name, is_so in seen.items()} | {"confidence": confidence}
 
 
 def confidence(classifier: nn.Module, images: Tensor) -> float:

@@ -31,6 +31,18 @@ class Encoder(nn.Sequential):
         super().__init__(*layers, nn.Flatten(), nn.Linear(features, latent_dim))
 
 
+class PoolingEncoder(nn.Sequential):
+    """Another architecture for classifiers: max-pooling and ReLU, without strides and batch norm."""
+
+    def __init__(self, latent_dim: int, channels: tuple[int, ...], kernel_size: int):
+        layers: list[nn.Module] = []
+        for width_in, width in pairwise((1, *channels)):
+            convolution = nn.Conv2d(width_in, width, kernel_size, padding=kernel_size // 2)
+            layers += [convolution, nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+        features = channels[-1] * spatial_sizes(len(channels))[-1] ** 2
+        super().__init__(*layers, nn.Flatten(), nn.Linear(features, latent_dim))
+
+
 class Decoder(nn.Sequential):
     """D: the encoder's mirror image, then a sigmoid. (N, latent_dim) -> (N, 1, 28, 28) in [0, 1]."""
 

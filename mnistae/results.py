@@ -54,9 +54,9 @@ class Chapter:
         text = f"Data: {mnist.name}, {train} training, {validation} validation and {test} test images."
         if mnist.name == data.SAMPLE:
             text = (
-                f"**NOT RESULTS.** {text} All come from MNIST's *training* images, and the committed networks "
-                f"were trained on them. So errors are training errors, and the numbers may differ from what "
-                f"the text says. With MNIST, this notebook gives results."
+                f"**NOT RESULTS.** {text} All come from MNIST's *training* images, and the committed "
+                f"networks were trained on them. So errors are training errors, and the numbers may differ "
+                f"from what the text says. With MNIST, this notebook gives results."
             )
         display(Markdown(text), metadata={"mnistae": {"data": mnist.name}})
         return cls(name, mnist.name)

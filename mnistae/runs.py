@@ -16,12 +16,13 @@ from joblib.parallel import get_active_backend
 from torch import Tensor, nn
 
 from mnistae import data, measures
-from mnistae.config import Config, Transfer
+from mnistae.config import Config, Probe, Transfer
 from mnistae.data import Data
 from mnistae.parallel import in_parallel
+from mnistae.probes import Probed, probe
 from mnistae.store import Run, Store, StoreError, store_for
 from mnistae.training import Trained, TrainingError, cost, train
-from mnistae.transfer import FEATURES, Outcome, evaluate
+from mnistae.transfer import FEATURES, Outcome, Reach, evaluate, reach, spreads
 
 TELLING = (TrainingError, StoreError, ValueError)  # errors whose words are enough
 
@@ -84,13 +85,15 @@ def trained_all(
     return {config: trained(config, store, device, progress, mnist) for config in configs}
 
 
-def transfer_all(
-    experiments: Iterable[Transfer],
+def evaluate_all(
+    experiments: Iterable[Any],
     store: Store | None = None,
     progress: bool = True,
     mnist: Data | None = None,
-) -> dict[Transfer, Outcome]:
-    """The outcomes of many experiments, missing ones run side by side, one process per core.
+) -> dict[Any, Any]:
+    """The outcomes of many experiments, of one kind, missing ones run side by side, one process per core.
+
+    experiments: each a `Transfer`, with an `Outcome`, or each a `Probe`, with a `Probed`.
 
     They are stored every second, so a second call goes on where the first one stopped. Raises TrainingError
     at the end if some experiments failed; else as `trained_all` does.
@@ -99,8 +102,10 @@ def transfer_all(
     found = store.outcomes(experiments)
     missing = [e for e in experiments if e not in found]
     # Else many processes would each train the same encoder.
-    trained_all({e.encoder for e in missing if FEATURES[e.scheme] == "code"}, store, "cpu", progress, mnist)
-    fresh: dict[Transfer, Outcome] = {}
+    needed = [e for e in missing if FEATURES.get(e.scheme) == "code" or e.scheme == "retrained_decoder"]
+    trained_all(dict.fromkeys(e.encoder for e in needed), store, "cpu", progress, mnist)
+    missing.sort(key=lambda e: e.encoder.name)  # neighbours share what a process keeps of an encoder
+    fresh: dict[Any, Any] = {}
     stored = time.monotonic()
     try:
         completed = _completed(_evaluate, missing, store, mnist, progress=progress, unit="experiment")
@@ -159,9 +164,14 @@ def _train(config: Config, dataset: str, device: str, mnist: Data | None) -> Tra
     return train(config, mnist or _own_data(dataset), device)
 
 
-def _evaluate(e: Transfer, store: Store, mnist: Data | None) -> Outcome:
+def _evaluate(e: Transfer | Probe, store: Store, mnist: Data | None) -> Outcome | Probed:
+    own = mnist or _own_data(store.dataset)
+    if isinstance(e, Probe):
+        feature = "code" if e.scheme == "retrained_decoder" else "pixels"
+        return probe(e, _encoder(feature, e.encoder, store, mnist), own)
     source = (FEATURES[e.scheme], e.encoder, store, mnist)
-    return evaluate(e, _encoder(*source), mnist or _own_data(store.dataset), _codes(e.split, *source))
+    graph = _reach(e.nodes, e.neighbours, e.split, *source) if spreads(e) else None
+    return evaluate(e, _encoder(*source), own, _codes(e.split, *source), graph)
 
 
 def _encoder(feature: str, config: Config, store: Store, mnist: Data | None) -> nn.Module:
@@ -181,3 +191,11 @@ def _principal_components(latent_dim: int, dataset: str, mnist: Data | None) -> 
 def _codes(split: str, feature: str, config: Config, store: Store, mnist: Data | None) -> Tensor:
     images = getattr(mnist or _own_data(store.dataset), split).images
     return measures.infer(_encoder(feature, config, store, mnist), images)
+
+
+@lru_cache(maxsize=2)  # 100 MB each
+def _reach(
+    nodes: int, neighbours: int, split: str, feature: str, config: Config, store: Store, mnist: Data | None
+) -> Reach:
+    codes, own = _codes(split, feature, config, store, mnist), mnist or _own_data(store.dataset)
+    return reach(_encoder(feature, config, store, mnist), nodes, neighbours, own, codes)

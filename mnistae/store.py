@@ -11,6 +11,7 @@ import platform
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +22,18 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mnistae import data
-from mnistae.config import YOUNGER, Config, Transfer
+from mnistae.config import YOUNGER, Config, Probe, Transfer
+from mnistae.probes import Probed
 from mnistae.training import Network, Trained, restored
 from mnistae.transfer import Outcome
 
-STUDY_TABLE, OWN_TABLE = "transfer.json", "own_transfer.json"  # the study's outcomes; the user's own
+STUDY, OWN = "", "own_"  # prefixes of tables: the study's outcomes; the user's own
 RETRAIN = "or delete it: only this network is then trained again."
-DEFAULTS = {of.name: of.default for of in fields(Transfer) if of.default is not MISSING}
+Experiment = Transfer | Probe
+RESULTS: dict[type, Any] = {Transfer: Outcome, Probe: Probed}
+DEFAULTS = {
+    kind: {of.name: of.default for of in fields(kind) if of.default is not MISSING} for kind in RESULTS
+}
 Rows = dict[str, dict[str, list[float]]]  # experiment without its draw -> draw -> measured numbers
 
 
@@ -49,15 +55,15 @@ class Run(NamedTuple):
 class Store:
     """The networks and outcomes of one data set, in one folder.
 
-    fallback: a store that answers where this one has nothing; it is never written to. table: the file that
-    new outcomes go to; both tables are read. defaults: the fields that a table's rows leave out.
+    fallback: a store that answers where this one has nothing; it is never written to. prefix: of the tables
+    that new outcomes go to; the study's and own ones are read. defaults: the values that rows leave out.
     """
 
     folder: Path
     dataset: str
     fallback: "Store | None" = None
-    table: str = OWN_TABLE
-    defaults: Mapping[str, Any] = field(default_factory=lambda: DEFAULTS, hash=False, repr=False)
+    prefix: str = OWN
+    defaults: Mapping[type, Any] = field(default_factory=lambda: DEFAULTS, hash=False, repr=False)
 
     def path(self, config: Config) -> Path:
         """A config's file, there already or not."""
@@ -113,47 +119,54 @@ class Store:
         values = {**asdict(config), "channels": list(config.channels), "dataset": self.dataset}
         return {key: value for key, value in values.items() if value != YOUNGER.get(key, ("", None))[1]}
 
-    def outcomes(self, experiments: Iterable[Transfer]) -> dict[Transfer, Outcome]:
+    def outcomes(self, experiments: Iterable[Any]) -> dict[Any, Any]:
         """The stored ones of these experiments. Raises StoreError for a table that it cannot rely on."""
         wanted = list(experiments)
         found = self.fallback.outcomes(wanted) if self.fallback else {}
-        for table in (STUDY_TABLE, OWN_TABLE):
-            rows = self._rows(self.folder / table)
-            for e in wanted:
+        for kind, prefix in product({type(e) for e in wanted}, (STUDY, OWN)):
+            rows = self._rows(kind, prefix)
+            for e in (e for e in wanted if type(e) is kind):
                 name, draw = self._key(e)
                 if values := rows.get(name, {}).get(draw):
-                    accuracy, train_accuracy, shift = values
-                    found.setdefault(e, Outcome(accuracy, train_accuracy, shift, self.dataset))
+                    named = zip(_numbers(kind), values, strict=False)  # older rows lack younger numbers
+                    found.setdefault(e, RESULTS[kind](**dict(named), dataset=self.dataset))
         return found
 
-    def add(self, outcomes: Mapping[Transfer, Outcome]) -> None:
-        """Store outcomes beside those that are there, whoever else writes at the same time.
+    def add(self, outcomes: Mapping[Any, Any]) -> None:
+        """Store outcomes of one kind beside those that are there, whoever else writes at the same time.
 
         Raises OSError, and StoreError as `outcomes` does.
         """
-        path = self.folder / self.table
+        kind = type(next(iter(outcomes)))
+        path = self._table(kind, self.prefix)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            rows = self._rows(path)
-            for e, (*values, _) in outcomes.items():
+            rows = self._rows(kind, self.prefix)
+            for e, outcome in outcomes.items():
                 name, draw = self._key(e)
-                rows.setdefault(name, {})[draw] = [round(value, 4) for value in values]
-            atomic_write(path, self._table(rows).encode())
+                values = [getattr(outcome, number) for number in _numbers(kind)]
+                rows.setdefault(name, {})[draw] = [float(f"{value:.5g}") for value in values]
+            atomic_write(path, self._sealed(kind, rows).encode())
 
-    def _key(self, e: Transfer) -> tuple[str, str]:
-        others = [name for name, default in self.defaults.items() if getattr(e, name) != default]
-        changed = [f"{name}={getattr(e, name)}" for name in ("labels_per_class", *others)]
+    def _table(self, kind: type, prefix: str) -> Path:
+        return self.folder / f"{prefix}{kind.__name__.lower()}.json"
+
+    def _key(self, e: Experiment) -> tuple[str, str]:
+        defaults, values = self.defaults[type(e)], {of.name: getattr(e, of.name) for of in fields(e)}
+        told = [name for name in values if name not in defaults or values[name] != defaults[name]]
+        changed = [f"{name}={values[name]}" for name in told if name not in ("scheme", "encoder", "draw")]
         return f"{e.scheme}({', '.join(changed)}) of {e.encoder.name}", str(e.draw)
 
-    def _table(self, rows: Rows) -> str:
+    def _sealed(self, kind: type, rows: Rows) -> str:
         rows = {name: dict(sorted(draws.items())) for name, draws in sorted(rows.items())}
-        seal = _seal(self.dataset, self.defaults, rows)
-        head = {"dataset": self.dataset, "defaults": self.defaults, "sha256": seal}
+        defaults = self.defaults[kind]
+        head = {"dataset": self.dataset, "defaults": defaults, "sha256": _seal(self.dataset, defaults, rows)}
         # One line per setting, for small diffs.
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(draws)}" for name, draws in rows.items())
         return f'{json.dumps(head)[:-1]}, "outcomes": {{\n{lines}\n}}}}\n'
 
-    def _rows(self, path: Path) -> Rows:
+    def _rows(self, kind: type, prefix: str) -> Rows:
+        path = self._table(kind, prefix)
         if not path.exists():
             return {}
         try:
@@ -172,19 +185,23 @@ class Store:
                 f"then computed again."
             ) from error
         for name, then in defaults.items():
-            if then != (now := self.defaults.get(name, "no field")):
+            if then != (now := self.defaults[kind].get(name, "no field")):
                 raise StoreError(
-                    f"The default of Transfer.{name} is {now!r}, but {path} was written when it was "
+                    f"The default of {kind.__name__}.{name} is {now!r}, but {path} was written when it was "
                     f"{then!r}, and its rows leave defaults out. Set the default back to {then!r}, and give "
                     f"{name}={now!r} in the experiments that need it."
                 )
         return rows
 
 
-def store_for(dataset: str, table: str = OWN_TABLE) -> Store:
+def _numbers(kind: type) -> list[str]:
+    return [name for name in RESULTS[kind]._fields if name != "dataset"]
+
+
+def store_for(dataset: str, prefix: str = OWN) -> Store:
     """The project's store of a data set; on the embedded sample what was stored of MNIST serves as well."""
-    committed = Store(data.ROOT / "checkpoints", "MNIST", table=table)
-    sample = Store(data.ROOT / "report" / "build" / "sample", dataset, committed, table)
+    committed = Store(data.ROOT / "checkpoints", "MNIST", prefix=prefix)
+    sample = Store(data.ROOT / "report" / "build" / "sample", dataset, committed, prefix)
     return committed if dataset == "MNIST" else sample
 
 

@@ -4,15 +4,16 @@
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import product
 from typing import Any
 
 from mnistae import data
-from mnistae.config import Config, Scheme, Transfer
-from mnistae.runs import trained_all, transfer_all
-from mnistae.store import STUDY_TABLE, Store, store_for
+from mnistae.config import Config, Probe, Scheme, Transfer
+from mnistae.runs import evaluate_all, trained_all
+from mnistae.store import STUDY, Store, store_for
 from mnistae.transfer import BASELINES, SCHEMES
 
 Setting = dict[str, Any]
@@ -55,14 +56,19 @@ STARTS = [replace(SHORT, images=6_400, seed=seed) for seed in range(20)]  # does
 # Chapter 1 (iii): wider and longer; how much weight decay that takes is decided on validation images.
 WIDE = replace(BASE, channels=(16, 64, 128, 176), epochs=18)
 CANDIDATES = [replace(WIDE, weight_decay=decay) for decay in (0.025, 0.05)]
-LONG_PLANE = with_all_seeds(
-    replace(BASE, latent_dim=2, epochs=18)
-)  # d = 2, trained as long as the best network
+# d = 2, trained as long as the best network, and as wide.
+LONG_PLANE = with_all_seeds(replace(BASE, latent_dim=2, epochs=18))
+WIDE_PLANE = with_all_seeds(replace(WIDE, latent_dim=2, weight_decay=0.025))
+
+# Chapter 1 (ii): does the order of these four hold at half the learning rate?
+RIVALS = ("4 layers (base)", "5 layers", "3 layers, width ×2", "3 layers, kernel 5")
+HALF_RATE = {name: replace(ARCHITECTURES[name], learning_rate=0.015) for name in RIVALS}
 
 # Chapter 2: classifiers trained on real digits, which never see a reconstruction in training. Ten, because
 # on images unlike any digit, such as blended ones, they disagree more than auto-encoders do.
 CLASSIFIER = replace(BASE, task="classify", latent_dim=64, epochs=4, distortion=1.0)
 CLASSIFIERS = [replace(CLASSIFIER, seed=seed) for seed in range(10)]
+SECOND_OPINION = replace(CLASSIFIER, downsampling="max_pool", channels=(16, 32, 64))
 
 # Chapter 2: does a regularised code give better midpoints? At d = 64 in several strengths; d = 10 as control.
 REGULARISED = with_all_seeds(
@@ -71,6 +77,13 @@ REGULARISED = with_all_seeds(
     replace(BASE, noise=0.5),
     replace(BASE, kl_weight=1e-4),
 )
+
+L1 = with_all_seeds(replace(BASE, latent_dim=64, loss="l1"))  # does squared error cause the blends?
+
+# Chapter 3: the same function with an ill-conditioned code; decoders for half of the directions of a code.
+OPTIMIZERS = with_all_seeds(SHORT, RECIPES["AdamW instead of Muon"])
+ILL_CONDITIONED = [Probe("ill_conditioned_start", config, amount=1_000) for config in OPTIMIZERS]
+RETRAINED = [Probe("retrained_decoder", replace(BASE, latent_dim=64, seed=seed), amount=32) for seed in SEEDS]
 
 # Chapter 4: three encoders, four numbers of labels, the same labelled images and heads for every scheme.
 TRANSFER_DIMS = (4, 10, 64)
@@ -101,6 +114,7 @@ FIELDS_USED: dict[Scheme, Sequence[str]] = {
     "frozen": MLP_FIELDS,
     "fine_tuned": (*MLP_FIELDS, "encoder_rate", "fixed_norm"),
     "from_scratch": (*MLP_FIELDS, "encoder_rate", "fixed_norm"),
+    "probe_then_fine_tuned": (*MLP_FIELDS, "encoder_rate", "fixed_norm"),
     **dict.fromkeys(BASELINES, ("penalty",)),  # all that logistic regression has
 }
 TUNING_DRAWS = range(1_000, 1_012)  # no reported number uses them
@@ -120,6 +134,44 @@ def settings(scheme: Scheme) -> list[Setting]:
     return [{name: row[name] for name in FIELDS_USED[scheme]} for row in rows]
 
 
+# Label spreading: the settings to choose from, and what the small controls have in common.
+GRID: list[Setting] = [
+    {"nodes": nodes, "neighbours": neighbours, "alpha": alpha}
+    for nodes, neighbours, alpha in product((20_000, 55_000), (10, 15, 25), (0.9, 0.99, 0.999))
+]
+CONTROL_NODES = 20_000
+
+# Classifiers taught by spread labels, hard or soft: eight settings for each scheme.
+SPREAD_MLP = {"batch_size": 256, "steps": 860, "noise": 0.0}  # four epochs of all training images
+SPREAD_WHOLE = {"batch_size": 64, "steps": 312}  # one epoch of 20,000
+TAUGHT: dict[Scheme, list[Setting]] = {
+    "frozen": [
+        SPREAD_MLP | {"hidden": 64},
+        SPREAD_MLP | {"hidden": 256},
+        SPREAD_MLP | {"hidden": 256, "head_rate": 0.003},
+        SPREAD_MLP | {"hidden": 256, "noise": 0.3},
+    ],
+    "fine_tuned": [
+        SPREAD_WHOLE | {"encoder_rate": 3e-4},
+        SPREAD_WHOLE | {"encoder_rate": 1e-3},
+        SPREAD_WHOLE | {"encoder_rate": 3e-3},
+        SPREAD_WHOLE | {"encoder_rate": 1e-3, "noise": 0.0, "fixed_norm": False},
+    ],
+}
+
+
+def candidates(scheme: Scheme, variant: str = "") -> list[Setting]:
+    """The settings that are tried for a scheme.
+
+    variant: "" for `settings`; "plain" without distorted copies and noise; "taught" for `TAUGHT`.
+    """
+    if variant == "taught":
+        teachers = ("spread", "spread_soft")
+        return [setting | {"teacher": teacher} for setting in TAUGHT[scheme] for teacher in teachers]
+    plain = {"noise": 0.0, "distortion": 0.0} if variant == "plain" else {}
+    return [setting | plain for setting in settings(scheme)]
+
+
 def with_seed(encoder: Config, draw: int) -> Config:
     """The encoder of a draw: draws use the seeds in turn."""
     return replace(encoder, seed=SEEDS[draw % len(SEEDS)])
@@ -134,13 +186,15 @@ def trials(scheme: Scheme, labels_per_class: int, setting: Setting, draws: Seque
 
 
 @lru_cache
-def search(scheme: Scheme, labels_per_class: int, run: Any = transfer_all) -> tuple[list[float], Setting]:
-    """The mean validation accuracy of each setting on three draws, and the setting that is chosen.
+def search(
+    scheme: Scheme, labels_per_class: int, variant: str = "", run: Any = evaluate_all
+) -> tuple[list[float], Setting]:
+    """The mean validation accuracy of each candidate on three draws, and the one that is chosen.
 
-    The best eight are tried on nine more draws; of these the best on all twelve is chosen. run: from
-    experiments to their outcomes.
+    Of more than eight candidates the best eight are tried on nine more draws; of these the best on all twelve
+    is chosen. run: from experiments to their outcomes.
     """
-    tried = settings(scheme)
+    tried = candidates(scheme, variant)
 
     def scores(chosen: list[Setting], draws: Sequence[int]) -> list[float]:
         rows = [trials(scheme, labels_per_class, setting, draws) for setting in chosen]
@@ -150,24 +204,72 @@ def search(scheme: Scheme, labels_per_class: int, run: Any = transfer_all) -> tu
     first = scores(tried, TUNING_DRAWS[:3])
     order = sorted(range(len(tried)), key=first.__getitem__, reverse=True)
     finalists = [tried[i] for i in order[:8]]
+    if len(tried) <= 8:
+        return first, finalists[0]
     second = scores(finalists, TUNING_DRAWS)
     return first, finalists[second.index(max(second))]
 
 
-def transfers(
-    scheme: Scheme, encoders: Sequence[Config] = (), tuned_at: int = 0, run: Any = transfer_all
+def experiments(
+    scheme: Scheme, encoders: Sequence[Config], setting: Callable[[int], Setting]
 ) -> list[Transfer]:
-    """One experiment per draw, for each encoder and number of labels, with the setting tuned at that number.
-
-    encoders: by default the base network's at each size, or at d = 10 alone where a scheme reads no code.
-    tuned_at: labels per class whose setting is used for all numbers; 0: each its own. run: as in `search`.
-    """
-    dims = (BASE.latent_dim,) if scheme in ("from_scratch", "logistic_pixels") else TRANSFER_DIMS
+    """One experiment per encoder, number of labels and draw. setting: from labels per class to a setting."""
+    chosen = {k: setting(k) for k in LABELS_PER_CLASS}
     return [
-        Transfer(scheme, with_seed(encoder, draw), k, draw, **search(scheme, tuned_at or k, run)[1])
-        for encoder in encoders or [replace(BASE, latent_dim=d) for d in dims]
+        Transfer(scheme, with_seed(encoder, draw), k, draw, **chosen[k])
+        for encoder in encoders
         for k in LABELS_PER_CLASS
         for draw in DRAWS
+    ]
+
+
+def transfers(
+    scheme: Scheme,
+    encoders: Sequence[Config] = (),
+    tuned_at: int = 0,
+    variant: str = "",
+    run: Any = evaluate_all,
+) -> list[Transfer]:
+    """The experiments of a scheme with the setting that was tuned at each number of labels.
+
+    encoders: by default the base network's at each size, or at d = 10 alone where a scheme reads no code.
+    tuned_at: labels per class whose setting is used for all numbers; 0: each its own. variant, run: as in
+    `search`. probe_then_fine_tuned takes the settings of fine_tuned.
+    """
+    alone = scheme in ("from_scratch", "logistic_pixels", "probe_then_fine_tuned") or variant
+    dims = (BASE.latent_dim,) if alone else TRANSFER_DIMS
+    tuned: Scheme = "fine_tuned" if scheme == "probe_then_fine_tuned" else scheme
+    encoders = encoders or [replace(BASE, latent_dim=d) for d in dims]
+    return experiments(scheme, encoders, lambda k: search(tuned, tuned_at or k, variant, run)[1])
+
+
+def grid_trials() -> list[Transfer]:
+    """Label spreading with each setting of the grid, on the tuning draws and validation images."""
+    asked = product(LABELS_PER_CLASS, GRID)
+    return [e for k, setting in asked for e in trials("spreading_code", k, setting, TUNING_DRAWS)]
+
+
+def best_grid(run: Any = evaluate_all) -> Setting:
+    """The one setting of label spreading with the highest validation accuracy over all numbers of labels."""
+    outcomes = run(grid_trials())
+
+    def mean(setting: Setting) -> float:
+        own = [o.accuracy for e, o in outcomes.items() if all(getattr(e, n) == v for n, v in setting.items())]
+        return sum(own) / len(own)
+
+    return max(GRID, key=mean)
+
+
+def spreading(run: Any = evaluate_all) -> list[Transfer]:
+    """Label spreading with the chosen setting: base and best network, and the controls on a smaller graph."""
+    chosen = best_grid(run)
+    small = chosen | {"nodes": CONTROL_NODES}
+    sizes = [replace(BASE, latent_dim=d) for d in LATENT_DIMS]
+    return [
+        *experiments("spreading_code", [BASE, best_candidate()], lambda k: chosen),
+        *experiments("spreading_code", sizes, lambda k: small),
+        *experiments("spreading_pca", sizes, lambda k: small),
+        *experiments("spreading_pixels", [BASE], lambda k: small),
     ]
 
 
@@ -179,23 +281,26 @@ def best_candidate() -> Config:
 
 def everything() -> list[Config]:
     """All networks of the study, but for those further seeds that await the choice of the best candidate."""
-    named = with_all_seeds(*ARCHITECTURES.values(), *RECIPES.values())
-    return list(
-        dict.fromkeys([*CANDIDATES, *LONG_PLANE, *SIZES, *named, *STARTS, *REGULARISED, *CLASSIFIERS])
-    )
+    named = with_all_seeds(*ARCHITECTURES.values(), *RECIPES.values(), *HALF_RATE.values())
+    chapters = [*CANDIDATES, *LONG_PLANE, *WIDE_PLANE, *SIZES, *named, *STARTS]
+    return list(dict.fromkeys([*chapters, *REGULARISED, *L1, *CLASSIFIERS, SECOND_OPINION]))
 
 
 def main(store: Store | None = None) -> None:
     """Train what is missing, with the time it takes; a second call has nothing to do."""
-    store = store or store_for(data.load().name, STUDY_TABLE)
-    run = partial(transfer_all, store=store)
+    store = store or store_for(data.load().name, STUDY)
+    run = partial(evaluate_all, store=store)
     trained_all(everything(), store)
     trained_all(with_all_seeds(best_candidate()), store)
+    run([*ILL_CONDITIONED, *RETRAINED])
     for scheme in (*SCHEMES, *BASELINES):
         run(transfers(scheme, run=run))
     run(transfers("frozen", [best_candidate()], run=run))
     for scheme in ("frozen", "fine_tuned"):
         run(transfers(scheme, [BASE], tuned_at=5, run=run))
+        run(transfers(scheme, variant="plain", run=run))
+        run(transfers(scheme, variant="taught", run=run))
+    run(spreading(run))
 
 
 if __name__ == "__main__":

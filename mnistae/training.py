@@ -17,7 +17,16 @@ from tqdm import tqdm
 from mnistae.config import Config
 from mnistae.data import Data, Split, distorted
 from mnistae.muon import Muon
-from mnistae.networks import AutoEncoder, Classifier, Decoder, Encoder, GaussianCode, Noise, spatial_sizes
+from mnistae.networks import (
+    AutoEncoder,
+    Classifier,
+    Decoder,
+    Encoder,
+    GaussianCode,
+    Noise,
+    PoolingEncoder,
+    spatial_sizes,
+)
 from mnistae.parallel import alone
 
 CLASSIFIER_HIDDEN = 64  # units of the digit classifier's head
@@ -48,6 +57,11 @@ def reconstruct(network: nn.Module, images: Tensor, _labels: Tensor) -> Tensor:
 def classify(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the logits, in nats per image."""
     return F.cross_entropy(network(inputs), labels)
+
+
+def reconstruct_l1(network: nn.Module, images: Tensor, _labels: Tensor) -> Tensor:
+    """Mean absolute error per pixel, pixels in [0, 1]."""
+    return F.l1_loss(network(images), images)
 
 
 def variational(kl_weight: float) -> Objective:
@@ -121,7 +135,8 @@ def optimizer_for(network: nn.Module, config: Config) -> Optimizer:
 def assembled(config: Config) -> Network:
     """The network that a config describes; its initial weights come from torch's global generator."""
     d, layers = config.latent_dim, (config.channels, config.kernel_size)
-    encoder = Encoder(2 * d if config.kl_weight else d, *layers)
+    kind = Encoder if config.downsampling == "stride" else PoolingEncoder
+    encoder = kind(2 * d if config.kl_weight else d, *layers)
     if config.task == "classify":
         return Classifier(encoder, d, CLASSIFIER_HIDDEN)
     generator = torch.Generator().manual_seed(config.seed)
@@ -143,22 +158,18 @@ def build(config: Config) -> Network:
             torch.set_rng_state(state)
 
 
-def restored(config: Config, weights: dict[str, Tensor], device: str = "cpu") -> Network:
+def restored(config: Config, weights: dict[str, Tensor]) -> Network:
     """The network with these weights, in eval mode and without gradients. It touches no random generator.
 
     Raises ValueError if names, shapes or dtypes are not those of the config's network.
     """
     with torch.device("meta"):  # only shapes: the weights are given
         network = assembled(config).float()
-    if shapes(weights) != shapes(network.state_dict()):
+    found, expected = ({n: (t.dtype, t.shape) for n, t in w.items()} for w in (weights, network.state_dict()))
+    if found != expected:
         raise ValueError("its tensors do not fit the network that its config describes")
     network.load_state_dict(weights, assign=True)
-    return network.to(device).to(memory_format=MEMORY_FORMAT).eval().requires_grad_(False)
-
-
-def shapes(weights: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
-    """Dtype and shape of each tensor."""
-    return {name: (tensor.dtype, tensor.shape) for name, tensor in weights.items()}
+    return network.to(memory_format=MEMORY_FORMAT).eval().requires_grad_(False)
 
 
 def train(config: Config, mnist: Data, device: str = "cpu", progress: bool = False) -> Trained:
@@ -169,20 +180,17 @@ def train(config: Config, mnist: Data, device: str = "cpu", progress: bool = Fal
     """
     split = Split(*(part[: config.images].to(device) for part in mnist.train))
     validation = Split(*(part.to(device) for part in mnist.validation))
-    objective = reconstruct if config.task == "reconstruct" else classify
+    measure: Objective = reconstruct if config.task == "reconstruct" else classify
+    objective = reconstruct_l1 if config.loss == "l1" else measure
+    if config.kl_weight:
+        objective = variational(config.kl_weight)
     with alone():
         network = build(config).to(device).to(memory_format=MEMORY_FORMAT)
         try:
             history, seconds = fit(
-                network,
-                split,
-                variational(config.kl_weight) if config.kl_weight else objective,
-                optimizer_for(network, config),
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                distortion=config.distortion,
-                validate=lambda: _mean_loss(network, validation, objective),
+                *(network, split, objective, optimizer_for(network, config)),
+                **{name: getattr(config, name) for name in ("epochs", "batch_size", "seed", "distortion")},
+                validate=lambda: _mean_loss(network, validation, measure),
                 progress=progress,
             )
         except TrainingError as failure:

@@ -17,9 +17,9 @@ def test_a_config_is_frozen_hashable_and_named_by_every_field():
     changes = {
         "latent_dim": 4, "channels": (4, 9), "kernel_size": 5, "task": "classify", "optimizer": "adamw",
         "learning_rate": 0.0123456789, "weight_decay": 0.0, "batch_size": 32, "epochs": 4, "distortion": 0.5,
-        "images": 399, "seed": 1, "noise": 0.5, "kl_weight": 1e-4,
+        "images": 399, "seed": 1, "noise": 0.5, "kl_weight": 1e-4, "loss": "l1",
     }  # fmt: skip
-    assert set(changes) == {field.name for field in fields(TINY)}
+    assert {*changes, "downsampling"} == {field.name for field in fields(TINY)}
     names = {replace(TINY, **{field: value}).name for field, value in changes.items()} | {TINY.name}
     assert len(names) == len(changes) + 1
 
@@ -29,6 +29,9 @@ def test_younger_fields_are_named_only_where_they_differ():
     assert Config().name == Config(noise=0, kl_weight=0.0).name == older
     assert Config(noise=0.5).name == older.replace("_s0", "_z0.5_s0")
     assert Config(kl_weight=1e-4).name == older.replace("_s0", "_kl0.0001_s0")
+    assert Config(loss="l1").name == older.replace("_s0", "_lossl1_s0")
+    pooled = Config(task="classify", downsampling="max_pool").name
+    assert pooled == older.replace("_s0", "_downmax_pool_s0").replace("reconstruct", "classify")
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,11 @@ def test_bad_configs_name_field_value_and_range(field, value, allowed):
     with pytest.raises(ValidationError, match=rf"{field}(?s:.)*{allowed}.*input_value=") as caught:
         Config(**{field: value})
     assert isinstance(caught.value, ValueError)
+
+
+def test_a_pooling_network_only_classifies():
+    with pytest.raises(ValidationError, match="downsampling='max_pool': allowed is task='classify'"):
+        Config(downsampling="max_pool")
 
 
 @pytest.mark.parametrize("two", [{"noise": 0.5, "kl_weight": 0.1}, {"task": "classify", "noise": 0.5}])

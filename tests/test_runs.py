@@ -18,7 +18,7 @@ from small import TINY, child, same, small
 
 from mnistae import data
 from mnistae.config import Transfer
-from mnistae.runs import trained, trained_all, transfer_all
+from mnistae.runs import evaluate_all, trained, trained_all
 from mnistae.store import Store, StoreError
 from mnistae.training import TrainingError, train
 
@@ -78,11 +78,11 @@ def test_networks_that_diverge_do_not_stop_the_others(mnist, store):
 
 def test_outcomes_are_kept_and_only_missing_ones_run(mnist, store):
     experiments = [replace(FROZEN, draw=draw) for draw in range(4)]
-    first = transfer_all(experiments[:2], store, progress=False, mnist=mnist)
+    first = evaluate_all(experiments[:2], store, progress=False, mnist=mnist)
     assert store.has(TINY), "the encoder was trained first"
     forged = {experiments[0]: first[experiments[0]]._replace(accuracy=0.1234)}
     store.add(forged)
-    everything = transfer_all(experiments, store, progress=False, mnist=mnist)
+    everything = evaluate_all(experiments, store, progress=False, mnist=mnist)
     assert list(everything) == experiments
     assert everything[experiments[0]].accuracy == 0.1234, "ran again"
     assert everything[experiments[1]] == first[experiments[1]]
@@ -97,7 +97,7 @@ def test_experiments_that_fail_do_not_stop_the_others(mnist, store):
     with pytest.raises(
         TrainingError, match=r"2 of 5 experiments failed(?s:.)*per_class = 41: allowed is 1 to 40"
     ):
-        transfer_all([*impossible, *baselines], store, progress=False, mnist=mnist)
+        evaluate_all([*impossible, *baselines], store, progress=False, mnist=mnist)
     assert len(store.outcomes([*impossible, *baselines])) == 3
 
 
@@ -105,14 +105,14 @@ def test_a_damaged_encoder_is_named_once_for_all_experiments(mnist, store):
     trained(TINY, store, progress=False, mnist=mnist)
     store.path(TINY).write_bytes(b"cut")
     with pytest.raises(StoreError, match="is no checkpoint of this network"):
-        transfer_all([replace(FROZEN, draw=draw) for draw in range(3)], store, progress=False, mnist=mnist)
+        evaluate_all([replace(FROZEN, draw=draw) for draw in range(3)], store, progress=False, mnist=mnist)
 
 
 def test_a_store_of_other_data_is_refused(tmp_path, mnist):
     other = Store(tmp_path, data.SAMPLE)
     for use in (
         lambda: trained(TINY, other, mnist=mnist),
-        lambda: transfer_all([FROZEN], other, mnist=mnist),
+        lambda: evaluate_all([FROZEN], other, mnist=mnist),
     ):
         with pytest.raises(ValueError, match=f"a store of {data.SAMPLE} with data of MNIST"):
             use()
@@ -126,7 +126,7 @@ def test_committed_networks_serve_on_the_sample_and_others_are_trained_apart(tmp
     before = times(committed)
     runs = trained_all(SWEEP[:2], own, progress=False, mnist=sample)
     assert [run.dataset for run in runs.values()] == ["MNIST", data.SAMPLE]
-    outcomes = transfer_all([FROZEN], own, progress=False, mnist=sample)
+    outcomes = evaluate_all([FROZEN], own, progress=False, mnist=sample)
     assert outcomes[FROZEN].dataset == data.SAMPLE
     assert times(committed) == before
 

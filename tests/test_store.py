@@ -18,7 +18,7 @@ from small import TINY, child, same, small
 
 from mnistae import data
 from mnistae.config import Config, Transfer
-from mnistae.store import OWN_TABLE, STUDY_TABLE, Store, StoreError, atomic_write, store_for
+from mnistae.store import STUDY, Store, StoreError, atomic_write, store_for
 from mnistae.training import build, train
 from mnistae.transfer import Outcome
 
@@ -162,7 +162,9 @@ def test_a_file_that_cannot_be_read_is_not_called_bad(store, path):
     """Nobody is told to delete what may be whole."""
 
     def read():
-        with pytest.raises(StoreError, match="cannot be read .*Permission denied.*who may read it") as caught:
+        with pytest.raises(
+            StoreError, match=r"cannot be read .*Permission denied.*who may read it"
+        ) as caught:
             store.network(TINY)
         assert "delete" not in str(caught.value).lower()
 
@@ -173,7 +175,7 @@ def test_a_file_that_cannot_be_read_is_not_called_bad(store, path):
     assert as_nobody(read)
     path.unlink()
     path.mkdir()
-    with pytest.raises(StoreError, match="cannot be read .Is a directory"):
+    with pytest.raises(StoreError, match=r"cannot be read .Is a directory"):
         store.network(TINY)
 
 
@@ -242,19 +244,19 @@ def test_two_processes_that_store_outcomes_keep_them_all(store):
 
 
 def test_own_outcomes_go_to_a_table_of_their_own(store):
-    study = replace(store, table=STUDY_TABLE)
+    study = replace(store, prefix=STUDY)
     study.add(outcomes_of(1, [0]))
-    before = (store.folder / STUDY_TABLE).read_bytes()
+    before = (store.folder / "transfer.json").read_bytes()
     store.add(outcomes_of(1, [1]))
-    assert (store.folder / STUDY_TABLE).read_bytes() == before
-    assert (store.folder / OWN_TABLE).exists()
+    assert (store.folder / "transfer.json").read_bytes() == before
+    assert (store.folder / "own_transfer.json").exists()
     assert len(store.outcomes(outcomes_of(1, range(3)))) == 2, "both are read"
 
 
 def test_values_are_rounded_and_rows_sorted(store):
     store.add({replace(FROZEN, draw=2): Outcome(0.123456, 1, 0, "MNIST"), FROZEN: OUTCOME})
-    text = (store.folder / OWN_TABLE).read_text()
-    assert text.index('"0": [0.5, 1.0, 0.25]') < text.index('"2": [0.1235, 1, 0]')
+    text = (store.folder / "own_transfer.json").read_text()
+    assert text.index('"0": [0.5, 1.0, 0.25, 0.0]') < text.index('"2": [0.12346, 1.0, 0.0, 0.0]')
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_values_are_rounded_and_rows_sorted(store):
 )
 def test_a_damaged_table_is_restored_first(store, before, after):
     store.add({FROZEN: OUTCOME})
-    path = store.folder / OWN_TABLE
+    path = store.folder / "own_transfer.json"
     path.write_text(path.read_text().replace(before, after, 1) if before else after)
     with pytest.raises(
         StoreError, match=r"own_transfer\.json is damaged(?s:.)*git restore.*move it away"
@@ -283,14 +285,14 @@ def test_a_table_that_is_a_folder_or_of_other_data_is_refused(store):
     store.add({FROZEN: OUTCOME})
     with pytest.raises(StoreError, match=f"it holds outcomes of MNIST, not of {data.SAMPLE}"):
         Store(store.folder, data.SAMPLE).outcomes([FROZEN])
-    (store.folder / STUDY_TABLE).mkdir()
+    (store.folder / "transfer.json").mkdir()
     with pytest.raises(StoreError, match=r"transfer\.json cannot be read \(Is a directory\)"):
         store.outcomes([FROZEN])
 
 
 def test_a_changed_default_is_an_error_that_names_both_values(store):
     """As if Transfer.steps had been 150 by default when the table was written."""
-    old = replace(store, defaults=store.defaults | {"steps": 150})
+    old = replace(store, defaults={Transfer: store.defaults[Transfer] | {"steps": 150}})
     old.add({FROZEN: OUTCOME})
     for use in (lambda: store.outcomes([FROZEN]), lambda: store.add({FROZEN: OUTCOME})):
         with pytest.raises(
@@ -300,8 +302,10 @@ def test_a_changed_default_is_an_error_that_names_both_values(store):
 
 
 def test_a_field_that_is_new_leaves_older_tables_valid(store):
-    older = {name: value for name, value in store.defaults.items() if name != "penalty"}
-    replace(store, defaults=older).add({FROZEN: OUTCOME})
+    older = {name: value for name, value in store.defaults[Transfer].items() if name != "penalty"}
+    rows = {"frozen(labels_per_class=3, steps=30) of " + TINY.name: {"0": [0.5, 1.0, 0.25]}}
+    table = replace(store, defaults={Transfer: older})._sealed(Transfer, rows)
+    atomic_write(store.folder / "transfer.json", table.encode())
     assert store.outcomes([FROZEN]) == {FROZEN: OUTCOME}
 
 
@@ -353,7 +357,7 @@ def test_reading_needs_no_right_to_write(store, path):
     for folder in path.parents:
         if folder.owner() == path.owner() and folder.stat().st_mode & 0o777 == 0o700:
             folder.chmod(0o755)
-    (store.folder / f"{OWN_TABLE}.lock").chmod(0o444)
+    (store.folder / "own_transfer.json.lock").chmod(0o444)
 
     def read():
         assert store.outcomes([FROZEN])

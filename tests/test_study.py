@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mnistae import data, study
-from mnistae.runs import transfer_all
+from mnistae.runs import evaluate_all
 from mnistae.store import store_for
 from mnistae.training import train
 from mnistae.transfer import BASELINES, SCHEMES, Outcome
@@ -69,7 +69,7 @@ def test_a_stored_transfer_can_be_repeated(scheme, tmp_path):
     )
     empty = replace(STORE, folder=tmp_path)
     shutil.copy(STORE.path(experiment.encoder), tmp_path)
-    again = transfer_all([experiment], empty, progress=False, mnist=data.load())[experiment]
+    again = evaluate_all([experiment], empty, progress=False, mnist=data.load())[experiment]
     assert again.accuracy == pytest.approx(stored([experiment])[experiment].accuracy, abs=0.01)
 
 
@@ -119,7 +119,7 @@ def test_the_search_keeps_the_best_of_those_that_begin_best():
         accuracy = {e: 0 if tried and e.hidden == widest else e.hidden for e in asked[-1]}
         return {e: Outcome(accuracy[e], 1, 0, "MNIST") for e in asked[-1]}
 
-    first, chosen = study.search("frozen", 5, outcomes)
+    first, chosen = study.search("frozen", 5, run=outcomes)
     assert first == widths
     assert len(asked[0]) == 3 * len(settings)
     finalists = {e.hidden for e in asked[1]}
@@ -135,7 +135,7 @@ def test_the_whole_study_is_stored():
     for scheme in (*SCHEMES, *BASELINES):
         stored(study.transfers(scheme, run=stored))
         for k in study.LABELS_PER_CLASS:
-            first, chosen = study.search(scheme, k, stored)
+            first, chosen = study.search(scheme, k, run=stored)
             assert len(first) == len(study.settings(scheme))
             assert chosen in study.settings(scheme)
     before = {path.name: path.stat().st_mtime_ns for path in HOME.iterdir()}
