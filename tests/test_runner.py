@@ -46,12 +46,11 @@ def test_two_runs_write_the_same_bytes(tmp_path, capsys):
     for name in ("01.ipynb", "02.ipynb"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     text = (tmp_path / "a/01.ipynb").read_text()
-    nb = json.loads(text)
     assert text.endswith("}\n")
+    nb = json.loads(text)
     assert set(nb["metadata"]) == {"kernelspec", "language_info", "widgets"}
     cell = nb["cells"][1]
-    assert cell["id"] == "slider"
-    assert cell["metadata"] == {"tags": ["answer"], "alt": "c"}
+    assert (cell["id"], cell["metadata"]) == ("slider", {"tags": ["answer"], "alt": "c"})
     assert [out["output_type"] for out in cell["outputs"]] == ["stream", "display_data", "display_data"]
     assert cell["outputs"][0]["text"] == ["one\n", "two\n"]  # one stream, and not the bar's
     models = nb["metadata"]["widgets"][run.STATE]["state"]
@@ -80,48 +79,45 @@ def test_only_mnist_replaces_a_notebook(tmp_path):
     assert path.read_bytes() != before
 
 
-def test_figures_carry_what_they_show():
-    def cell(name, **metadata):
+def test_figures_carry_their_alternative_text():
+    def cell(**metadata):
         figure = new_output("display_data", {"image/png": "AA==", "text/plain": "<Figure>"})
-        return new_code_cell("x", id=name, outputs=[figure], metadata=metadata)
+        return new_code_cell("x", outputs=[figure], metadata=metadata)
 
-    cells = [cell("a", alt="a curve falls"), cell("b")]
+    cells = [cell(alt="a curve falls"), cell()]
     nb = nbformat.reads(run.canonical(new_notebook(cells=cells)), as_version=4)
-    shown = [c.outputs[0].metadata for c in nb.cells]
-    assert shown == [{"image/png": {"alt": "a curve falls"}}, {}]
-    assert nb.cells[0].metadata == {"alt": "a curve falls"}
+    assert [c.outputs[0].metadata for c in nb.cells] == [{"image/png": {"alt": "a curve falls"}}, {}]
+
+
+SHOWN_ERROR = """
+from IPython.core.interactiveshell import InteractiveShell as Shell
+try:
+    1 / 0
+except ZeroDivisionError:
+    get_ipython().showtraceback()
+"""
 
 
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ("def broken():\n    raise ValueError('no such digit')\nbroken()", "ValueError: no such digit"),
+        ("raise ValueError('no such digit')", "ValueError: no such digit"),
         ("import os; os._exit(1)", "Kernel died"),
-        (
-            "from IPython.core.interactiveshell import InteractiveShell as Shell\n"
-            "try:\n    1 / 0\nexcept ZeroDivisionError:\n    get_ipython().showtraceback()",
-            "ZeroDivisionError",
-        ),
+        (SHOWN_ERROR, "ZeroDivisionError"),
+        ("import time; time.sleep(60)", "timed out"),
     ],
 )
-def test_a_failing_cell_stops_the_run_and_leaves_the_file(tmp_path, cell, said):
+def test_a_cell_that_fails_or_takes_too_long_stops_the_run_and_leaves_the_file(tmp_path, cell, said):
     path = save(tmp_path / "bad.ipynb", new_code_cell("x = 1", id="good"), new_code_cell(cell, id="faulty"))
     before = path.read_bytes()
     with pytest.raises(SystemExit) as stopped:
-        run.main([str(path), "--in-place"])
+        run.main([str(path), "--in-place", *(["--timeout", "3"] if said == "timed out" else [])])
     error = stopped.value.code
     assert "bad.ipynb: failed in cell 'faulty'" in error
     assert said in error
     assert "\x1b" not in error
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["bad.ipynb"]
-
-
-def test_a_cell_that_takes_too_long_fails(tmp_path):
-    path = save(tmp_path / "slow.ipynb", new_code_cell("import time; time.sleep(60)", id="sleeps"))
-    with pytest.raises(SystemExit, match=r"slow.ipynb: failed in cell 'sleeps'"):
-        run.main([str(path), "--output", str(tmp_path / "out"), "--timeout", "1"])
-    assert not (tmp_path / "out").exists()
 
 
 def test_only_widget_ids_are_renumbered():
@@ -136,9 +132,10 @@ def test_only_widget_ids_are_renumbered():
     assert run.canonical(nbformat.reads(text, as_version=4)) == text
 
 
-def test_a_missing_notebook_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="2"):
+def test_a_missing_notebook_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
         run.main([str(tmp_path / "none.ipynb")])
+    assert f"no such notebook: {tmp_path / 'none.ipynb'}" in capsys.readouterr().err
 
 
 def test_the_user_s_settings_do_not_reach_the_notebooks(tmp_path, monkeypatch):
@@ -147,26 +144,19 @@ def test_the_user_s_settings_do_not_reach_the_notebooks(tmp_path, monkeypatch):
     startup.mkdir(parents=True)
     (startup / "own.py").write_text("import pandas as pd; print('started')")
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
-    settings = {
-        "IPYTHONDIR": tmp_path / "ipython",
-        "MATPLOTLIBRC": tmp_path / "matplotlibrc",
-        "MPLBACKEND": "agg",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, str(value))
-    cells = ("'pd' in globals()", "import matplotlib as m; (m.rcParams['text.usetex'], m.get_backend())")
-    path = save(
-        tmp_path / "nb/01.ipynb", *(new_code_cell(source, id=f"c{n}") for n, source in enumerate(cells))
-    )
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    asked = "import matplotlib as m; ('pd' in globals(), m.rcParams['text.usetex'], m.get_backend())"
+    path = save(tmp_path / "nb/01.ipynb", new_code_cell(asked, id="asked"))
     run.main([str(path), "--in-place"])
-    shown = [cell.outputs[0].data["text/plain"] for cell in nbformat.read(path, as_version=4).cells]
-    assert shown == ["False", "(False, 'module://matplotlib_inline.backend_inline')"]
+    [cell] = nbformat.read(path, as_version=4).cells
+    own = "(False, False, 'module://matplotlib_inline.backend_inline')"
+    assert [output.data["text/plain"] for output in cell.outputs] == [own]
 
 
 def test_a_file_that_hides_a_standard_module_is_named(tmp_path):
     path = save(tmp_path / "01.ipynb", new_code_cell("1", id="one"))
     (tmp_path / "types.py").touch()
-    with pytest.raises(
-        SystemExit, match=r"types\.py hides Python's own module 'types', so no kernel can start: rename it"
-    ):
+    with pytest.raises(SystemExit, match=r"types\.py hides Python's own module 'types'.*: rename it"):
         run.main([str(path), "--output", str(tmp_path / "out")])
