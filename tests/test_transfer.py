@@ -11,9 +11,10 @@ from mnistae.config import Transfer
 from mnistae.data import Split
 from mnistae.measures import infer
 from mnistae.training import restored, train
-from mnistae.transfer import BASELINES, COPIES, SCHEMES, evaluate, fit_classifier, labelled_images
+from mnistae.transfer import BASELINES, COPIES, SCHEMES, SPREADING, evaluate, fit_classifier, labelled_images
 
 FROZEN = Transfer("frozen", TINY, labels_per_class=3, draw=0, steps=30)
+SPREADING_ON = replace(FROZEN, scheme="spreading_code", nodes=400, neighbours=5)
 ENCODER = restored(TINY, train(TINY, small()).weights).encoder
 
 
@@ -53,9 +54,9 @@ def test_every_scheme_starts_from_the_same_head(mnist):
         assert all(torch.allclose(heads[0][name], other[name], atol=1e-5) for name in heads[0])
 
 
-@pytest.mark.parametrize("scheme", [*SCHEMES, *BASELINES])
+@pytest.mark.parametrize("scheme", [*SCHEMES, *BASELINES, *SPREADING])
 def test_every_scheme_learns_and_repeats_in_any_random_state(mnist, scheme):
-    experiment = replace(FROZEN, scheme=scheme, fixed_norm=scheme != "from_scratch")
+    experiment = replace(SPREADING_ON, scheme=scheme, fixed_norm=scheme != "from_scratch")
     before = torch.get_rng_state()
     first = evaluate(experiment, deepcopy(ENCODER), mnist)
     assert torch.equal(torch.get_rng_state(), before)
@@ -100,3 +101,21 @@ def test_impossible_experiments_say_what_is_allowed(mnist):
         fit_classifier(replace(FROZEN, scheme="logistic_pca"), ENCODER, mnist)
     with pytest.raises(ValueError, match="per_class = 41: allowed is 1 to 40"):
         evaluate(replace(FROZEN, labels_per_class=41), ENCODER, mnist)
+
+
+def test_spread_labels_teach_any_classifier(mnist):
+    """The blobs of neighbouring digits overlap, so no scheme gets all of them right."""
+    assert evaluate(SPREADING_ON, ENCODER, mnist).accuracy > 0.6
+    for scheme in ("frozen", "fine_tuned"):
+        for teacher in ("spread", "spread_soft"):
+            taught = replace(SPREADING_ON, scheme=scheme, teacher=teacher, batch_size=40, steps=60)
+            outcome = evaluate(taught, deepcopy(ENCODER), mnist)
+            assert outcome.accuracy > 0.6
+            assert (outcome.code_shift > 0) == (scheme == "fine_tuned")
+
+
+def test_a_head_that_was_trained_first_is_where_fine_tuning_begins(mnist):
+    start = replace(FROZEN, scheme="probe_then_fine_tuned", head_rate=1e-6, encoder_rate=1e-6)
+    head = fit_classifier(replace(start, scheme="frozen"), ENCODER, mnist).head.state_dict()
+    after = fit_classifier(start, deepcopy(ENCODER), mnist).head.state_dict()
+    assert all(torch.allclose(head[name], after[name], atol=1e-3) for name in head)
