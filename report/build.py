@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import live
 import nbformat
 import pypandoc
 import submission
@@ -71,7 +72,10 @@ def widget(parts):
     """The α slider as HTML, from its stored state (mnistae.sliders), or a note in place of another widget."""
     kinds = {part["_model_name"]: part for part in parts}
     if "PlayModel" not in kinds:
-        return '<p class="live">What moves here needs a kernel, and so the running notebook.</p>'
+        return (
+            '<p class="live">What moves here needs a kernel, and so the running notebook. The '
+            '<a href="live.html">live page</a> interpolates without one.</p>'
+        )
     names, *frames, words = (part["value"] for part in parts if part["_model_name"] == "HTMLModel")
     options = map(html.escape, kinds["DropdownModel"]["_options_labels"])
     steps, start = (kinds["SelectionSliderModel"][key] for key in ("_options_labels", "index"))
@@ -184,10 +188,11 @@ def build_pages(notebooks):
     front = summarised(f"# {TITLE}\n\n{SUBTITLE}.\n\n## Answers")
     chapters = {"index": (TITLE, [front, *answers])} | chapters
     links = "".join(f'<a href="{s}.html">{html.escape(title)}</a>' for s, (title, _) in chapters.items())
+    links += live.LINK
     options = ["--mathml", "--embed-resources", "--toc", "--toc-depth=2"]
     options += [f"-Vlinks={links}", f"-Vstamp={stamp}"]
     return {
-        f"{stem}.html": pandoc(cells, "html5", "page.html", f"-Mtitle={title}", *options)
+        f"{stem}.html": pandoc(cells, "html5", "page.html", f"-Mtitle={title}", *options, *live.options(stem))
         for stem, (title, cells) in chapters.items()
     }
 
@@ -227,7 +232,9 @@ def main(argv=None):
     try:
         if options.command == "html":
             folder = options.output or REPORT / "html"
-            built = {folder / name: page.encode() for name, page in build_pages(options.notebooks).items()}
+            pages = build_pages(options.notebooks)
+            pages["live.html"] = live.page(pages["index.html"])
+            built = {folder / name: page.encode() for name, page in pages.items()}
         elif options.command == "refresh":
             built = refreshed()
         else:
