@@ -51,7 +51,7 @@ report/html/live.html: report/build/notebooks/done report/*.py report/*.html rep
 	$(known) $(PY) report/build.py html
 
 live: report/html/live.html  ## the live page in the browser: draw a digit, move its code
-	$(PY) -m webbrowser "file://$(CURDIR)/$<"
+	$(PY) -c 'import pathlib, webbrowser; page = pathlib.Path("$<").resolve().as_uri(); webbrowser.open(page); print(page)'
 
 submission: report/build/notebooks/done  ## report/ex2_ID.zip: make submission NAME="Ada Lovelace" ID=123456789 USER=ada
 	$(known) $(PY) report/build.py submission --name "$(call given,NAME)" --id "$(call given,ID)" --user "$(call given,USER)"
