@@ -82,27 +82,26 @@ function distance(a, b) {  // squared
 }
 const mix = (alpha, first, second) => first.map((v, n) => alpha * v + (1 - alpha) * second[n]);
 
-// A drawing of side × side bytes in the form of MNIST's digits: it fits a box of 20 × 20 pixels, and its
-// centre of mass lies on pixel (14, 14). Each of its pixels adds ink to the four pixels around its new place.
+// A drawing (side × side numbers, 0 to 255) in the form of MNIST's digits: in a box of 20 × 20 pixels,
+// its centre of mass on pixel (14, 14). Each of its pixels adds ink to the four pixels around its new place.
 function centred(ink, side) {
-  const image = new Float32Array(PIXELS);
+  const image = new Float32Array(PIXELS), inked = ink.map((_, n) => n).filter(n => ink[n]);
   let mass = 0, xMass = 0, yMass = 0, left = side, right = 0, top = side, bottom = 0;
-  ink.forEach((value, n) => {
-    if (!value) return;
+  for (const n of inked) {
     const x = n % side, y = floor(n / side);
     [left, right, top, bottom] = [min(left, x), max(right, x), min(top, y), max(bottom, y)];
-    [mass, xMass, yMass] = [mass + value, xMass + value * x, yMass + value * y];
-  });
+    [mass, xMass, yMass] = [mass + ink[n], xMass + ink[n] * x, yMass + ink[n] * y];
+  }
   const scale = 20 / (max(right - left, bottom - top) + 1);
-  ink.forEach((value, n) => {
-    if (!value) return;
+  for (const n of inked) {
     const x = (n % side - xMass / mass) * scale + 14, y = (floor(n / side) - yMass / mass) * scale + 14;
     for (let corner = 0; corner < 4; corner++) {
       const column = floor(x) + corner % 2, row = floor(y) + (corner >> 1);
       if (row < 0 || column < 0 || row >= SIDE || column >= SIDE) continue;
-      image[row * SIDE + column] += value * scale ** 2 * (1 - Math.abs(x - column)) * (1 - Math.abs(y - row));
+      const share = (1 - Math.abs(x - column)) * (1 - Math.abs(y - row)) * scale ** 2;
+      image[row * SIDE + column] += share * ink[n];
     }
-  });
+  }
   return image.map(v => min(v / 255, 1));
 }
 
@@ -165,7 +164,7 @@ function stroke(...points) {
 let last, code;  // where the pen was, and the code of the point in the plane
 follow(paper, (place, start) => {
   if (start && current.index !== undefined) clear();
-  stroke(start ? place : last, place);
+  stroke(start ? place.map(v => v - 1e-3) : last, place);  // a stroke of no length would leave no dot
   last = place;
 });
 function take(index) {
@@ -235,7 +234,7 @@ function setEnd(n, image) {
 });
 
 // 4. Random codes and similar images
-const random = names.map(name => row("#random", name, 6));
+const random = names.map(name => row("#random", name, 5));
 $("#sample").onclick = () => methods.forEach((method, n) =>
   random[n].forEach(set => set(method.decode(method.sample()))));
 const similar = [...names, "pixels"].map(name => row("#similar", name, 6));
