@@ -82,24 +82,25 @@ function distance(a, b) {  // squared
 }
 const mix = (alpha, first, second) => first.map((v, n) => alpha * v + (1 - alpha) * second[n]);
 
-// A drawing (side × side numbers, 0 to 255) in the form of MNIST's digits: in a box of 20 × 20 pixels,
+// A drawing (ImageData of a square canvas) in the form of MNIST's digits: in a box of 20 × 20 pixels,
 // its centre of mass on pixel (14, 14). Each of its pixels adds ink to the four pixels around its new place.
-function centred(ink, side) {
-  const image = new Float32Array(PIXELS), inked = ink.map((_, n) => n).filter(n => ink[n]);
-  let mass = 0, xMass = 0, yMass = 0, left = side, right = 0, top = side, bottom = 0;
+function centred({ data, width }) {
+  const image = new Float32Array(PIXELS), inked = [], ink = n => data[4 * n + 3];  // its opacity, 0 to 255
+  for (let n = 0; n < width * width; n++) if (ink(n)) inked.push(n);
+  let mass = 0, xMass = 0, yMass = 0, left = width, right = 0, top = width, bottom = 0;
   for (const n of inked) {
-    const x = n % side, y = floor(n / side);
+    const x = n % width, y = floor(n / width);
     [left, right, top, bottom] = [min(left, x), max(right, x), min(top, y), max(bottom, y)];
-    [mass, xMass, yMass] = [mass + ink[n], xMass + ink[n] * x, yMass + ink[n] * y];
+    [mass, xMass, yMass] = [mass + ink(n), xMass + ink(n) * x, yMass + ink(n) * y];
   }
   const scale = 20 / (max(right - left, bottom - top) + 1);
   for (const n of inked) {
-    const x = (n % side - xMass / mass) * scale + 14, y = (floor(n / side) - yMass / mass) * scale + 14;
+    const x = (n % width - xMass / mass) * scale + 14, y = (floor(n / width) - yMass / mass) * scale + 14;
     for (let corner = 0; corner < 4; corner++) {
       const column = floor(x) + corner % 2, row = floor(y) + (corner >> 1);
       if (row < 0 || column < 0 || row >= SIDE || column >= SIDE) continue;
       const share = (1 - Math.abs(x - column)) * (1 - Math.abs(y - row)) * scale ** 2;
-      image[row * SIDE + column] += share * ink[n];
+      image[row * SIDE + column] += share * ink(n);
     }
   }
   return image.map(v => min(v / 255, 1));
@@ -120,8 +121,8 @@ const add = (parent, html) => ($(parent).insertAdjacentHTML("beforeend", html), 
 function tile(parent, name) {  // a picture with its name and words; returns the function that changes it
   const html = `<figure><b>${name}</b><canvas width="28" height="28" role="img"></canvas><figcaption>`;
   const [, canvas, caption] = add(parent, html).children, context = canvas.getContext("2d");
+  const pixels = context.createImageData(SIDE, SIDE);
   return (image, words = "") => {
-    const pixels = context.createImageData(SIDE, SIDE);
     image.forEach((v, n) => pixels.data[4 * n + 3] = 255 * v);  // black ink; the page puts white behind it
     context.putImageData(pixels, 0, 0);
     caption.textContent = words;
@@ -154,12 +155,11 @@ const paper = $("#paper"), size = paper.width, pen = paper.getContext("2d", { wi
 const seen = tile("#rebuilt", "input"), rebuilt = names.map(name => tile("#rebuilt", name));
 Object.assign(pen, { lineWidth: size / 12, lineCap: "round", lineJoin: "round" });
 const clear = () => pen.clearRect(0, 0, size, size);
-const ink = () => new Uint32Array(pen.getImageData(0, 0, size, size).data.buffer).map(rgba => rgba >>> 24);
 function stroke(...points) {
   pen.beginPath();
   points.forEach(([x, y]) => pen.lineTo(x * size, y * size));
   pen.stroke();
-  show(centred(ink(), size));
+  show(centred(pen.getImageData(0, 0, size, size)));
 }
 let last, code;  // where the pen was, and the code of the point in the plane
 follow(paper, (place, start) => {
