@@ -226,7 +226,8 @@ function setEnd(n, image) {
   endTiles[n](image, `α = ${1 - n}`);
   if (ends.length < 2) return;
   alpha.oninput();
-  requestAnimationFrame(() => [1, .75, .5, .25, 0].forEach((a, column) => blend(column + 1, a)));
+  const others = () => [1, .75, .5, .25, 0].forEach((a, column) => blend(column + 1, a));
+  requestAnimationFrame(() => setTimeout(others));  // once the picture at α is painted
 }
 ["#pick-first", "#pick-second"].forEach((name, n) => {
   picker(name, index => setEnd(n, testImages[index]));
