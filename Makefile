@@ -8,7 +8,7 @@ given = $(if $(filter command%,$(origin $(1))),$$$(1))
 known = $(if $(filter sample,$(shell cat report/build/dataset 2>/dev/null)),MNISTAE_DATA=sample)
 only_mnist = @grep -qx MNIST report/build/dataset || { echo "Without MNIST nothing that is committed is written anew: put MNIST into data/, or name its folder in MNISTAE_DATA." >&2; exit 1; }
 
-.PHONY: all help test lab retrain refresh report submission app bench lock clean FORCE
+.PHONY: all help test lab live retrain refresh report submission bench lock clean FORCE
 
 all: report  ## environment, data, notebooks run top to bottom from the checkpoints, PDF and pages
 
@@ -47,8 +47,11 @@ test: report/build/dataset  ## linter, types, unit tests, notebooks under nbval,
 lab: report/build/dataset  ## JupyterLab on the notebooks; one of them at a time may have all cores
 	env -u OMP_NUM_THREADS $(known) $(PY) -m jupyterlab --ip=127.0.0.1 notebooks
 
-app: report/build/dataset  ## the slider chapter as a page of its own, on this machine only
-	$(known) $(PY) -m voila --Voila.ip=127.0.0.1 --Voila.auto_token=True notebooks/02_interpolation.ipynb
+report/html/live.html: report/build/notebooks/done report/*.py report/*.html report/live.js report/notebook.lua
+	$(known) $(PY) report/build.py html
+
+live: report/html/live.html  ## the live page in the browser: draw a digit, move its code
+	$(PY) -c 'import pathlib, webbrowser; page = pathlib.Path("$<").resolve().as_uri(); webbrowser.open(page); print(page)'
 
 submission: report/build/notebooks/done  ## report/ex2_ID.zip: make submission NAME="Ada Lovelace" ID=123456789 USER=ada
 	$(known) $(PY) report/build.py submission --name "$(call given,NAME)" --id "$(call given,ID)" --user "$(call given,USER)"

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import live
 import pypandoc
 import submission
 import typst
@@ -96,7 +97,10 @@ def widget(parts):
     """The α slider as HTML, from its stored state (mnistae.sliders), or a note in place of another widget."""
     kinds = {part["_model_name"]: part for part in parts}
     if "PlayModel" not in kinds:
-        return '<p class="live">What moves here needs a kernel, and so the running notebook.</p>'
+        return (
+            '<p class="live">What moves here needs a kernel, and so the running notebook. The '
+            '<a href="live.html">live page</a> interpolates without one.</p>'
+        )
     names, *frames, words = (part["value"] for part in parts if part["_model_name"] == "HTMLModel")
     options = map(html.escape, kinds["DropdownModel"]["_options_labels"])
     steps, start = (kinds["SelectionSliderModel"][key] for key in ("_options_labels", "index"))
@@ -228,10 +232,11 @@ def build_pages(notebooks, sources=None):
     front = summarised(f"# {TITLE}\n\n{SUBTITLE}.\n\n## Answers")
     chapters = {"index": (TITLE, [front, *answers])} | chapters
     links = "".join(f'<a href="{s}.html">{html.escape(title)}</a>' for s, (title, _) in chapters.items())
+    links += live.LINK
     options = ["--mathml", "--embed-resources", "--toc", "--toc-depth=2"]
     options += [f"-Vlinks={links}", f"-Vstamp={stamp}"]
     return {
-        f"{stem}.html": pandoc(cells, "html5", "page.html", f"-Mtitle={title}", *options)
+        f"{stem}.html": pandoc(cells, "html5", "page.html", f"-Mtitle={title}", *options, *live.options(stem))
         for stem, (title, cells) in chapters.items()
     }
 
@@ -274,7 +279,9 @@ def main(argv=None):
     try:
         if options.command == "html":
             folder = options.output or REPORT / "html"
-            built = {folder / name: page.encode() for name, page in build_pages(notebooks, sources).items()}
+            pages = build_pages(notebooks, sources)
+            pages["live.html"] = live.page(pages["index.html"])
+            built = {folder / name: page.encode() for name, page in pages.items()}
         elif options.command == "refresh":
             built = refreshed()
         else:

@@ -161,6 +161,15 @@ def test_notebooks_run_again_only_where_the_data_are_others(make):
     assert runs == [True, False, True, False]
 
 
+def test_make_live_builds_the_pages_and_opens_one(make):
+    for name in ("build.py", "page.html", "live.js", "notebook.lua"):
+        (make.house / "report" / name).touch()
+    done, calls = make("live")
+    assert done.returncode == 0, done.stderr
+    assert "report/build.py html" in calls[-2]
+    assert 'pathlib.Path("report/html/live.html").resolve().as_uri(); webbrowser.open(page)' in calls[-1]
+
+
 @pytest.mark.parametrize("target", ["refresh", "retrain"])
 def test_nothing_committed_is_overwritten_without_mnist(make, target):
     done, calls = make(target, found="embedded sample")

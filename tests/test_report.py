@@ -22,8 +22,10 @@ from pypdf import PdfReader
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "report"))
 build = importlib.import_module("build")
-submission = importlib.import_module("submission")
+live = importlib.import_module("live")
 run = importlib.import_module("run")
+submission = importlib.import_module("submission")
+weights = importlib.import_module("weights")
 
 WHO = {"name": "Ada Lovelace", "id": "012345678", "user": "ada"}
 STATE, VIEW = run.STATE, run.VIEW
@@ -314,7 +316,7 @@ def test_without_git_and_in_a_clone_of_another_owner(project, monkeypatch):
 def test_a_page_holds_all_that_it_needs(small, tmp_path):
     build.main(["html", "--notebooks", str(small), "--output", str(tmp_path)])
     page, index = ((tmp_path / name).read_text() for name in ("01_first.html", "index.html"))
-    elsewhere = r'(?:src|srcset|href)="(?!data:|#|index|01_first)[^"]*"|url\(|@import'
+    elsewhere = r'(?:src|srcset|href)="(?!data:|#|index|live|01_first)[^"]*"|url\(|@import'
     assert re.findall(elsewhere, page + index) == []
     assert "<math" in page
     assert not RAW_TEX.search(re.sub(r"(?s)<(script|style|annotation).*?</\1>", "", page))
@@ -327,6 +329,41 @@ def test_a_page_holds_all_that_it_needs(small, tmp_path):
     assert "plt.hidden_code()" in page.split("<summary>Code</summary>", 1)[1]
     assert 'href="01_first.html#01_first-answer"' in index
     assert "Answer (i)." in index
+    assert 'class="live"><a href="live.html">Draw a digit' in page
+    assert 'class="live"><a href="live.html">Draw a digit' in index
+
+
+# The live page, as far as it can be tested without a browser
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return weights.networks(live.data.load().train.images)
+
+
+def test_folded_networks_are_the_original_ones(networks):
+    images = live.data.load().test.images[:200]
+    for network in networks.values():
+        encoder, decoder = weights.folded(network.encoder), weights.folded(network.decoder)
+        z = network.encoder(images)
+        assert "BatchNorm2d" not in f"{encoder}{decoder}"
+        assert (encoder(images) - z).abs().max() <= 1e-5
+        assert (decoder(z) - network.decoder(z)).abs().max() <= 1e-5
+
+
+def test_the_live_page_is_one_small_file_that_says_what_it_is(networks, monkeypatch):
+    monkeypatch.setattr(live, "networks", lambda images: networks)
+    mnist = live.data.load()
+    for name in ("MNIST", live.data.SAMPLE):
+        monkeypatch.setattr(live.data, "load", lambda name=name: mnist._replace(name=name))
+        page = live.page(f"<style></style><header>Made on {name}</header>")
+        assert len(page.encode()) <= 2.5e6
+        assert (
+            re.findall(r"""(?:src|href)="(?!data:|#)(?!0[12]_\w+\.html)|url\(|@import|https?:""", page) == []
+        )
+        said = (f"<header>Made on {name}</header>", "seed 0", "half precision", "not a generative model")
+        assert all(words in page for words in said)
+        assert ("of the embedded sample, on which the networks were trained" in page) == (name != "MNIST")
 
 
 # The report itself
