@@ -3,12 +3,13 @@
 import importlib
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
 
 browser_test = importlib.import_module("test_browser")
-pytestmark, opened, report = browser_test.pytestmark, browser_test.opened, browser_test.report
+pytestmark, opened = browser_test.pytestmark, browser_test.opened
 browser, axe = browser_test.browser, browser_test.axe  # fixtures
 
 ROOT = Path(__file__).parents[1]
@@ -247,4 +248,7 @@ def test_time_from_input_to_painted_frame(page, record_property):
             element.press(key) if key else page.mouse.move(*place(page, part, 0.4 + n / 50, 0.6))
             page.evaluate(FRAME)
         page.mouse.up()
-        report(record_property, f"{part}, processor {rate} times slower", page.evaluate("painted"))
+        times = page.evaluate("painted")
+        record_property(part, words := f"median {median(times):.0f} ms, worst {max(times):.0f} ms")
+        print(f"\n{part}, processor {rate} times slower: {words}")
+        assert median(times) < 1000, "a busy machine must not fail the test"
