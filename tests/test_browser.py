@@ -112,9 +112,8 @@ def picture(box):
 
 def another(box, old):
     """The picture that takes the place of `old`."""
-    return box.page.wait_for_function(
-        "([box, old]) => picture(box) != old && picture(box)", arg=[box.element_handle(), old]
-    ).json_value()
+    changed = "([box, old]) => picture(box) != old && picture(box)"
+    return box.page.wait_for_function(changed, arg=[box.element_handle(), old]).json_value()
 
 
 # The exported pages
@@ -349,9 +348,8 @@ def test_names_stand_above_sharp_tiles(live, box, width):
     frame = box.locator(".mnistae-frame >> visible=true")
     # All places at one moment: the page may still be setting itself to the new width.
     places = "(frame, names) => [frame, ...names].map(part => part.getBoundingClientRect().toJSON())"
-    edges, *names = frame.evaluate(
-        places, [name.element_handle() for name in box.locator(".mnistae-names span").all()]
-    )
+    names = [name.element_handle() for name in box.locator(".mnistae-names span").all()]
+    edges, *names = frame.evaluate(places, names)
     tiles = len(names)
     for n, name in enumerate(names):
         middle = edges["x"] + (n + 0.5) * edges["width"] / tiles

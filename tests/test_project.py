@@ -68,11 +68,8 @@ def test_every_pin_is_exact_and_hashed_and_none_is_missing():
     assert "--no-strip-extras" in LOCK, "pip would look for a newer release of what is required with extras"
     assert not re.search(r"^--|://", LOCK, re.MULTILINE), "each machine has an index of its own"
     asked = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
-    named, locked = (
-        {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in lines}
-        for lines in (asked, requirements)
-    )
-    assert named <= locked
+    names = [re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in (*asked, *requirements)]
+    assert set(names[: len(asked)]) <= set(names[len(asked) :])
 
 
 MODULES = re.findall(r"^    (\w+)  +\S", mnistae.__doc__, re.MULTILINE)
@@ -104,11 +101,10 @@ def test_notebooks_are_compared_on_mnist_and_executed_on_the_sample(tmp_path, da
     for cell, stored in zip(cells, ("2", "3"), strict=True):
         cell.outputs = [new_output("execute_result", {"text/plain": stored}, execution_count=1)]
     nbformat.write(new_notebook(cells=cells), tmp_path / "01.ipynb")
-    environment = (
-        os.environ | {"PYTHONPATH": str(ROOT)} | ({"MNISTAE_DATA": data} if data == "sample" else {})
-    )
+    environment = {"PYTHONPATH": str(ROOT)} | ({"MNISTAE_DATA": data} if data == "sample" else {})
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "conftest", "01.ipynb"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    settings = {"cwd": tmp_path, "env": os.environ | environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, **settings)
     assert found in done.stdout
     assert ("notebooks: executed on the embedded sample" in done.stdout) == (data == "sample")
 

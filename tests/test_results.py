@@ -16,11 +16,9 @@ EMPTY = data.Split(torch.zeros(0, 1, 28, 28), torch.zeros(0))
 @pytest.fixture
 def shown(monkeypatch):
     """What is displayed: (text, output metadata) one by one."""
-    displayed = []
-    monkeypatch.setattr(
-        results, "display", lambda text, metadata=None: displayed.append((text.data, metadata))
-    )
-    return displayed
+    found = []
+    monkeypatch.setattr(results, "display", lambda text, metadata=None: found.append((text.data, metadata)))
+    return found
 
 
 MNIST = Chapter("4_transfer", "MNIST")
@@ -71,12 +69,7 @@ def test_a_note_follows_from_the_data_of_what_is_shown():
 def test_records_are_rounded_joined_and_named_by_their_data(tmp_path):
     assert results.collected(tmp_path) == {"dataset": "", "headlines": {}}
     one = Chapter("1_reconstruction", "MNIST", tmp_path)
-    values = {
-        2: {"test_mse": [0.0123456789, 1]},
-        "channels": (8, 16),
-        "n": np.int64(3),
-        "x": np.float64(1 / 3),
-    }
+    values = {2: {"mse": [0.0123456789, 1]}, "channels": (8, 16), "n": np.int64(3), "x": np.float64(1 / 3)}
     replace(one, name="4_transfer_learning").record([], {"How many?": "7"})
     one.record(values, {"How small?": "0.0123"})
     one.record([1], {}, "_noise")
@@ -84,7 +77,7 @@ def test_records_are_rounded_joined_and_named_by_their_data(tmp_path):
     assert list(found["headlines"].items()) == [("How small?", "0.0123"), ("How many?", "7")]
     assert {name: numbers for name, numbers in found.items() if name != "headlines"} == {
         "dataset": "MNIST",
-        "reconstruction": {"2": {"test_mse": [0.0123457, 1]}, "channels": [8, 16], "n": 3, "x": 0.333333},
+        "reconstruction": {"2": {"mse": [0.0123457, 1]}, "channels": [8, 16], "n": 3, "x": 0.333333},
         "reconstruction_noise": [1],
         "transfer_learning": [],
     }

@@ -62,10 +62,7 @@ def test_old_ipywidgets_are_refused_with_the_cure(monkeypatch):
     [
         ({}, "pairs is empty: allowed"),
         ({"3 → 8": {"d = 4": FRAMES[:7]}}, r"3 → 8 has frames {'d = 4': 7}: allowed are 21"),
-        (
-            {"3 → 8": {"d = 4": FRAMES}, "4 → 9": {"d = 10": FRAMES}},
-            r"4 → 9 has frames {'d = 10': 21}: .* of \['d = 4'\]",
-        ),
+        ({"3 → 8": {"d = 4": FRAMES}, "4 → 9": {"d = 10": FRAMES}}, r"4 → 9 has .* of \['d = 4'\]"),
     ],
 )
 def test_alpha_slider_refuses_pairs_that_do_not_fit(pairs, message):
