@@ -56,12 +56,15 @@ live: report/html/live.html  ## the live page in the browser: draw a digit, move
 submission: report/build/notebooks/done  ## report/ex2_ID.zip: make submission NAME="Ada Lovelace" ID=123456789 USER=ada
 	$(known) $(PY) report/build.py submission --name "$(call given,NAME)" --id "$(call given,ID)" --user "$(call given,USER)"
 
+trials: report/build/dataset  ## maintainers: each notebook twice in one kernel, chapter 1 without one network (about half an hour)
+	$(PY) tests/trials.py
+
 bench: .venv/done  ## the table of the README's speed section
 	env -u OMP_NUM_THREADS $(PY) benchmarks/bench.py
 
 retrain: report/build/dataset  ## train every network from nothing, then refresh; after an interruption it goes on
 	$(only_mnist)
-	test -e report/build/retraining || rm -f checkpoints/*.safetensors checkpoints/transfer.json
+	test -e report/build/retraining || rm -f checkpoints/*.safetensors checkpoints/transfer.json checkpoints/probe.json
 	mkdir -p report/build && touch report/build/retraining
 	$(PY) -m mnistae.study
 	rm report/build/retraining
