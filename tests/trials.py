@@ -1,8 +1,7 @@
-"""Trials too long for `make test`: python tests/trials.py, in a copy of the project. MNIST must be there.
+"""Trials too long for `make test`: make trials. They work in a copy of the project; MNIST must be there.
 
-Each notebook, the last one first, runs twice in one kernel, in a foreign folder and without a display. It
-must show the same both times and write in report/build alone. Then chapter 1 runs without one network: it
-must train that one again, say so, and hold all its claims.
+Each notebook runs twice in one kernel, in a foreign folder and without a display: it must show the same, and
+write in report/build alone. Chapter 1 without one network must train it again, say so, and hold its claims.
 """
 
 import os
@@ -33,10 +32,10 @@ def twice(path, project, folder):
     before, found = written(), outputs(path, folder, times=2)
     shown = [out.get("data", out.get("text")) for out in found if out.get("name") != "stderr"]
     shown = [content for content in shown if not any("widget" in kind for kind in content)]
-    half = len(shown) // 2
-    assert shown[:half] == shown[half:], f"{path.name} shows something else at its second run"
+    once, again = shown[: len(shown) // 2], shown[len(shown) // 2 :]
+    assert once == again, f"{path.name} shows something else at its second run"
     assert written() == before, f"{path.name} wrote {written().items() ^ before.items()}"
-    print(f"{path.name}: twice in one kernel, the same {half} outputs", flush=True)
+    print(f"{path.name}: twice in one kernel, the same {len(once)} outputs", flush=True)
 
 
 def without_a_network(project):
@@ -51,11 +50,10 @@ def without_a_network(project):
 
 if __name__ == "__main__":
     os.environ.setdefault("MNISTAE_DATA", str(data.ROOT / "data"))
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.environ.pop("DISPLAY", None)
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as folder:
         project, ignored = Path(home) / "project", (".*", "data", "build", "__pycache__")
-        os.environ["PYTHONPATH"] = str(project)
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(project)}
         shutil.copytree(data.ROOT, project, ignore=shutil.ignore_patterns(*ignored))
         for path in sorted((project / "notebooks").glob("*.ipynb"), reverse=True):
             twice(path, project, Path(folder))
