@@ -13,7 +13,7 @@
     transfer     evaluate(experiment, encoder, data): classifiers from tens of labels
     probes       networks that no config names
     store        networks and outcomes on disk
-    runs         trained(config), trained_all, transfer_all: load, compute what is missing, store
+    runs         trained(config), trained_all, evaluate_all: load, compute what is missing, store
     study        the experiments as lists: change one and ask a new question
     results      a chapter's tables, claims and records
 

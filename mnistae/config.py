@@ -20,12 +20,7 @@ Spreading = Literal["spreading_code", "spreading_pca", "spreading_pixels"]
 Scheme = Network | Baseline | Spreading
 
 # Fields that the first committed files do not have: their sign in a file's name, and the value they had then.
-YOUNGER = {
-    "noise": ("z", 0.0),
-    "kl_weight": ("kl", 0.0),
-    "loss": ("loss", "mse"),
-    "downsampling": ("down", "stride"),
-}
+YOUNGER = dict(noise=("z", 0.0), kl_weight=("kl", 0.0), loss=("loss", "mse"), downsampling=("down", "stride"))
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -60,16 +55,12 @@ class Config:
     @property
     def name(self) -> str:
         """Every field, so that no two configs share a file; younger ones only where they differ from then."""
-        widths = "-".join(map(str, self.channels))
-        younger = "".join(
-            f"_{sign}{value}"
-            for field, (sign, then) in YOUNGER.items()
-            if (value := getattr(self, field)) != then
-        )
+        widths, values = "-".join(map(str, self.channels)), vars(self)
+        younger = [f"_{sign}{values[of]}" for of, (sign, then) in YOUNGER.items() if values[of] != then]
         return (
             f"{self.task}_d{self.latent_dim}_c{widths}_k{self.kernel_size}_{self.optimizer}{self.learning_rate!r}"
             f"_w{self.weight_decay!r}_b{self.batch_size}_e{self.epochs}_x{self.distortion!r}_n{self.images}"
-            f"{younger}_s{self.seed}"
+            f"{''.join(younger)}_s{self.seed}"
         )
 
 

@@ -112,15 +112,14 @@ def _read(path: Path, md5: str) -> Tensor:
         content = gzip.decompress(content) if path.suffix == ".gz" else content
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
             raise ValueError(f"the MD5 sum of its content is not {md5}")
+    except PermissionError as error:
+        raise OSError(f"{path} cannot be read: check who may read it ({error}).") from error
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        fault = (
-            "cannot be read: check who may read it" if isinstance(error, PermissionError) else "is damaged"
-        )
-        cure = "" if isinstance(error, PermissionError) else " Replace it, or delete it to download it again."
-        raise OSError(f"{path} {fault} ({error}).{cure}") from error
-    if "labels" in path.name:
-        return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=8).long()
-    return _pixels(torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=16))
+        cure = "Replace it, or delete it to download it again."
+        raise OSError(f"{path} is damaged ({error}). {cure}") from error
+    header = 8 if "labels" in path.name else 16
+    numbers = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header)
+    return numbers.long() if "labels" in path.name else _pixels(numbers)
 
 
 def _pixels(numbers: Tensor) -> Tensor:
@@ -152,9 +151,8 @@ def balanced_draw(labels: Tensor, per_class: int, seed: int) -> Tensor:
     """
     fewest = int(labels.bincount(minlength=10).min())
     if not isinstance(per_class, int) or not 1 <= per_class <= fewest:
-        raise ValueError(
-            f"per_class = {per_class!r}: allowed is 1 to {fewest}, the images of the rarest digit"
-        )
+        said = f"allowed is 1 to {fewest}, the images of the rarest digit"
+        raise ValueError(f"per_class = {per_class!r}: {said}")
     generator = torch.Generator().manual_seed(seed)
     digits = ((labels == digit).nonzero().flatten() for digit in range(10))
     return torch.cat([of[torch.randperm(len(of), generator=generator)[:per_class]] for of in digits])

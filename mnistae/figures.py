@@ -30,16 +30,9 @@ HALO = [withStroke(linewidth=3, foreground="white")]  # keeps letters legible on
 
 def style() -> None:
     """Set the look of the figures, whatever the reader's own settings are."""
-    rc = {
-        "figure.figsize": (5.8, 3.5),
-        "figure.constrained_layout.use": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.4,
-        "legend.frameon": False,
-        "image.cmap": "gray_r",  # ink on paper: digits print dark
-    }
+    rc: dict[str, Any] = {"figure.figsize": (5.8, 3.5), "figure.constrained_layout.use": True}
+    rc |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.4}
+    rc |= {"legend.frameon": False, "image.cmap": "gray_r"}  # ink on paper: digits print dark
     plt.rcdefaults()  # a reader's matplotlibrc may ask for LaTeX
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.95, rc=rc)
     warnings.filterwarnings("ignore", "The figure layout has changed to tight")  # seaborn's grids do so

@@ -136,9 +136,7 @@ def mean_metric(decoder: nn.Module, z: Tensor) -> Tensor:
     decoder.eval()  # batch norm would mix the codes
     d = z.shape[1]
     metric = torch.zeros(d, d, dtype=torch.float64)
-    for codes in z.split(
-        max(1, 256 // d)
-    ):  # all directions in one batch: 15 times faster than torch's jacfwd
+    for codes in z.split(max(1, 256 // d)):  # all directions at once: 15 times faster than torch's jacfwd
         at, steps = codes.repeat_interleave(d, 0), torch.eye(d).repeat(len(codes), 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch about itself, once

@@ -20,8 +20,8 @@ def alone() -> Iterator[None]:
     Threads, default dtype and random state belong to the whole process. On one thread sums are added in one
     order, so weights do not depend on what runs at the same time or on what the caller has set.
     """
-    elsewhere = torch.get_default_device().type != "cpu"
-    device = torch.device("cpu") if elsewhere else nullcontext()  # the former slows each operation
+    on_cpu = torch.get_default_device().type == "cpu"
+    device = nullcontext() if on_cpu else torch.device("cpu")  # the latter slows each operation
     with _ALONE, device, torch.inference_mode(False), torch.enable_grad():
         threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
         torch.set_num_threads(1)
@@ -34,29 +34,24 @@ def alone() -> Iterator[None]:
 
 
 def in_parallel(
-    work: Callable[..., Any],
-    jobs: Sequence[Any],
-    *rest: Any,
-    progress: bool,
-    unit: str,
-    cost: Callable[[Any], float] = lambda job: 1,  # in any unit, for the time left
-    processes: int = -1,  # one per core, or as LOKY_MAX_CPU_COUNT says
+    work: Callable, jobs: Sequence[Any], unit: str, progress: bool, cost: Callable, processes: int = -1
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield (job, work(job, *rest)) for each job as they finish, with one progress bar.
+    """Yield (job, work(job)) for each job as they finish, with one progress bar.
 
-    Raises what `work` raises; KeyboardInterrupt at Ctrl-C and RuntimeError if a process dies, which say how
-    to go on.
+    cost: of a job, in any unit, for the time left. processes: -1 for one per core, or as LOKY_MAX_CPU_COUNT
+    says. Raises what `work` raises; KeyboardInterrupt at Ctrl-C and RuntimeError if a process dies, which say
+    how to go on.
     """
     if not jobs:
         return  # without starting processes
     workers = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
-    paired = joblib.delayed(lambda job: (job, work(job, *rest)))
+    paired = joblib.delayed(lambda job: (job, work(job)))
     results = workers(paired(job) for job in jobs)
     layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
+    look: dict[str, Any] = {"disable": not progress, "leave": False, "bar_format": layout}
     finished = f"0 of {len(jobs)} {unit}s"
     try:
-        with tqdm(total=sum(map(cost, jobs)), disable=not progress, leave=False, bar_format=layout) as bar:
-            bar.set_description(finished)
+        with tqdm(desc=finished, total=sum(map(cost, jobs)), **look) as bar:
             for n, (job, result) in enumerate(results, 1):
                 finished = f"{n} of {len(jobs)} {unit}s"
                 bar.set_description(finished, refresh=False)

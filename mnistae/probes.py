@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnistae import measures
-from mnistae.config import Config, Probe
+from mnistae.config import Probe
 from mnistae.data import Data, Split
 from mnistae.parallel import alone
-from mnistae.training import MEMORY_FORMAT, Objective, build, fit, optimizer_for, reconstruct
+from mnistae.training import build, fit_by, reconstruct
 
 
 class Probed(NamedTuple):
@@ -60,11 +60,12 @@ def probe(experiment: Probe, encoder: nn.Module, mnist: Data) -> Probed:
             encode = lambda x: ((measures.infer(encoder, x).double() - mean) @ axes).float()  # noqa: E731
             decoder = build(replace(config, latent_dim=amount)).decoder
             # Images take the place of labels: what `fit` hands to the objective beside each code.
-            _fit(decoder, Split(encode(train.images), train.images), _decode, config)
+            codes = Split(encode(train.images), train.images)
+            fit_by(replace(config, distortion=0.0), decoder, codes, _decode)
         else:
             matrix = ill_conditioned(config.latent_dim, amount, config.seed)
             network = recoded(build(config), matrix, torch.zeros(config.latent_dim))
-            _fit(network, train, reconstruct, config)
+            fit_by(config, network, train, reconstruct)
             decoder, encode = network.decoder, lambda x: measures.infer(network.encoder, x)
         error = lambda x: measures.mse(measures.infer(decoder, encode(x)), x)  # noqa: E731
         z = encode(mnist.test.images[:5_000])
@@ -80,9 +81,3 @@ def probe(experiment: Probe, encoder: nn.Module, mnist: Data) -> Probed:
 
 def _decode(decoder: nn.Module, codes: Tensor, images: Tensor) -> Tensor:
     return F.mse_loss(decoder(codes), images)
-
-
-def _fit(network: nn.Module, split: Split, objective: Objective, config: Config) -> None:
-    optimizer = optimizer_for(network.to(memory_format=MEMORY_FORMAT), config)
-    options = {name: getattr(config, name) for name in ("epochs", "batch_size", "seed")}
-    fit(network, split, objective, optimizer, **options)

@@ -20,7 +20,7 @@ FOLDER = data.ROOT / "report" / "build" / "results"
 def tidy(results: Mapping[Any, Any]) -> pd.DataFrame:
     """A tidy table: one row per experiment, with its fields and those of its result.
 
-    results: experiment (a dataclass) -> result (a named tuple), as of `trained_all` and `transfer_all`.
+    results: experiment (a dataclass) -> result (a named tuple), as of `trained_all` and `evaluate_all`.
     """
     return pd.DataFrame(vars(experiment) | result._asdict() for experiment, result in results.items())
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import joblib
 from joblib.parallel import get_active_backend
-from torch import Tensor, nn
+from torch import nn
 
 from mnistae import data, measures
 from mnistae.config import Config, Probe, Transfer
@@ -21,10 +21,10 @@ from mnistae.data import Data
 from mnistae.parallel import in_parallel
 from mnistae.probes import Probed, probe
 from mnistae.store import Run, Store, StoreError, store_for
-from mnistae.training import Trained, TrainingError, cost, train
-from mnistae.transfer import FEATURES, Outcome, Reach, evaluate, reach, spreads
+from mnistae.training import TrainingError, cost, train
+from mnistae.transfer import FEATURES, Outcome, View, evaluate, view, view_options
 
-TELLING = (TrainingError, StoreError, ValueError)  # errors whose words are enough
+READS = FEATURES | {"retrained_decoder": "code", "ill_conditioned_start": "pixels"}  # by scheme
 
 
 class _Failure(str):
@@ -44,9 +44,9 @@ def trained(
     StoreError for a damaged or foreign file, TrainingError if training diverged or collapsed, ValueError for
     a store of other data, and as torch does for a device that is not there.
     """
-    store = _checked(store, mnist)
+    store, mnist = _resolved(store, mnist)
     while (run := store.network(config, device)) is None:
-        store.save(config, train(config, mnist or data.load(), device, progress))
+        store.save(config, train(config, mnist, device, progress))
     return run
 
 
@@ -60,56 +60,48 @@ def trained_all(
     """The runs of many configs, missing ones trained side by side: one process per core, one thread each.
 
     Each network is stored as soon as it is trained, so a second call goes on where the first one stopped.
-    Processes come from joblib: inside `with joblib.parallel_config(backend="dask")` they are a cluster's,
-    whose machines need the data but no common disk. Raises TrainingError at the end if some networks failed,
-    which names each; else as `trained` and `in_parallel` do.
+    Inside `with joblib.parallel_config(backend="dask")` the processes are a cluster's, whose machines need
+    the data but no common disk. Raises TrainingError at the end, which names each network that failed; else
+    as `trained` and `in_parallel` do.
     """
-    configs, store = list(dict.fromkeys(configs)), _checked(store, mnist)
+    store, own = _resolved(store, mnist)
+    configs = list(dict.fromkeys(configs))
+    seconds = partial(cost, available=len(own.train.labels))
     missing = [config for config in configs if not store.has(config)]
-    seconds = partial(cost, available=len((mnist or data.load()).train.labels))
-    missing.sort(
-        key=seconds, reverse=True
-    )  # the costly first, so that no core has a long one left at the end
+    missing.sort(key=seconds, reverse=True)  # or one core would have a long one left at the end
     processes = -1 if device == "cpu" else 1  # an accelerator is one worker
-    engine = type(get_active_backend()[0]).__name__
-    if missing and processes == 1 and "Dask" in engine:
+    if missing and processes == 1 and "Dask" in type(get_active_backend()[0]).__name__:
         raise ValueError(f"{device=} on a Dask cluster: allowed is 'cpu'. Without the cluster it works.")
     if missing and progress:
         minutes = sum(map(seconds, missing)) / 60 / joblib.effective_n_jobs(processes)
         what = f"{len(missing)} network(s) that {store.folder} lacks"
         print(f"Training {what}: about {minutes:.0f} minutes, the longest first.", file=sys.stderr)
-    options: dict[str, Any] = {"progress": progress, "cost": seconds, "processes": processes}
-    job = (store.dataset, device, mnist)
-    for config, result in _completed(_train, missing, *job, unit="network", **options):
+    work = partial(_attempt, store=store, mnist=mnist, device=device)
+    for config, result in _completed(work, missing, "network", progress, seconds, processes):
         store.save(config, result)
     return {config: trained(config, store, device, progress, mnist) for config in configs}
 
 
 def evaluate_all(
-    experiments: Iterable[Any],
-    store: Store | None = None,
-    progress: bool = True,
-    mnist: Data | None = None,
+    experiments: Iterable[Any], store: Store | None = None, progress: bool = True, mnist: Data | None = None
 ) -> dict[Any, Any]:
     """The outcomes of many experiments, of one kind, missing ones run side by side, one process per core.
 
-    experiments: each a `Transfer`, with an `Outcome`, or each a `Probe`, with a `Probed`.
-
-    They are stored every second, so a second call goes on where the first one stopped. Raises TrainingError
-    at the end if some experiments failed; else as `trained_all` does.
+    experiments: each a `Transfer`, with an `Outcome`, or each a `Probe`, with a `Probed`. Outcomes are stored
+    every second, so a second call goes on where the first one stopped. Raises as `trained_all` does.
     """
-    experiments, store = list(dict.fromkeys(experiments)), _checked(store, mnist)
+    store, _ = _resolved(store, mnist)
+    experiments = list(dict.fromkeys(experiments))
     found = store.outcomes(experiments)
     missing = [e for e in experiments if e not in found]
     # Else many processes would each train the same encoder.
-    needed = [e for e in missing if FEATURES.get(e.scheme) == "code" or e.scheme == "retrained_decoder"]
-    trained_all(dict.fromkeys(e.encoder for e in needed), store, "cpu", progress, mnist)
+    needed = (e.encoder for e in missing if READS[e.scheme] == "code")
+    trained_all(needed, store, progress=progress, mnist=mnist)
     missing.sort(key=lambda e: e.encoder.name)  # neighbours share what a process keeps of an encoder
     fresh: dict[Any, Any] = {}
-    stored = time.monotonic()
+    stored, work = time.monotonic(), partial(_attempt, store=store, mnist=mnist)
     try:
-        completed = _completed(_evaluate, missing, store, mnist, progress=progress, unit="experiment")
-        for e, outcome in completed:
+        for e, outcome in _completed(work, missing, "experiment", progress, lambda e: 1):
             fresh[e] = outcome
             if time.monotonic() - stored > 1:  # a table is written anew as a whole
                 store.add(fresh)
@@ -120,19 +112,20 @@ def evaluate_all(
     return store.outcomes(experiments)
 
 
-def _checked(store: Store | None, mnist: Data | None) -> Store:
-    dataset = (mnist or data.load()).name
-    if store and store.dataset != dataset:
-        raise ValueError(f"a store of {store.dataset} with data of {dataset}: allowed is one of {dataset}")
-    return store or store_for(dataset)
+def _resolved(store: Store | None, mnist: Data | None) -> tuple[Store, Data]:
+    # In a worker, which may be on another machine, data.load() gives that machine's data.
+    mnist = mnist or data.load()
+    store = store or store_for(mnist.name)
+    if store.dataset != mnist.name:
+        said = f"a store of {store.dataset} with data of {mnist.name}"
+        raise ValueError(f"{said} on {platform.node()}: allowed is one of both. See MNISTAE_DATA.")
+    return store, mnist
 
 
-def _completed(
-    work: Callable[..., Any], jobs: Sequence[Any], *rest: Any, unit: str, **options: Any
-) -> Iterator[tuple[Any, Any]]:
+def _completed(work: Callable, jobs: Sequence[Any], unit: str, *options: Any) -> Iterator[tuple[Any, Any]]:
     # Each job that succeeds, as it finishes; at the end one error for all that failed.
     failed: dict[str, list[Any]] = {}
-    for job, result in in_parallel(_attempt, jobs, work, *rest, unit=unit, **options):
+    for job, result in in_parallel(work, jobs, unit, *options):
         if isinstance(result, _Failure):
             failed.setdefault(result, []).append(job)
         else:
@@ -144,58 +137,34 @@ def _completed(
         raise TrainingError("\n\n".join([head, *reasons]))
 
 
-def _attempt(job: Any, work: Callable[..., Any], *rest: Any) -> Any:
+def _attempt(job: Any, store: Store, mnist: Data | None, device: str = "cpu") -> Any:
     try:
-        return work(job, *rest)
-    except TELLING as error:
+        if isinstance(job, Config):
+            return train(job, _resolved(store, mnist)[1], device)
+        return _evaluate(job, store, mnist)
+    except (TrainingError, StoreError, ValueError) as error:  # their words are enough
         return _Failure(error)
     except Exception:
         return _Failure(traceback.format_exc())
 
 
-def _own_data(dataset: str) -> Data:
-    # Those of this process, which may be another machine's.
-    if (mnist := data.load()).name != dataset:
-        raise TrainingError(f"{platform.node()} has {mnist.name}, not {dataset}: see MNISTAE_DATA")
-    return mnist
-
-
-def _train(config: Config, dataset: str, device: str, mnist: Data | None) -> Trained:
-    return train(config, mnist or _own_data(dataset), device)
-
-
 def _evaluate(e: Transfer | Probe, store: Store, mnist: Data | None) -> Outcome | Probed:
-    own = mnist or _own_data(store.dataset)
+    source = (READS[e.scheme], e.encoder, *_resolved(store, mnist))
     if isinstance(e, Probe):
-        feature = "code" if e.scheme == "retrained_decoder" else "pixels"
-        return probe(e, _encoder(feature, e.encoder, store, mnist), own)
-    source = (FEATURES[e.scheme], e.encoder, store, mnist)
-    graph = _reach(e.nodes, e.neighbours, e.split, *source) if spreads(e) else None
-    return evaluate(e, _encoder(*source), own, _codes(e.split, *source), graph)
+        return probe(e, _encoder(*source), source[-1])
+    encoder, known = _seen(*source, *view_options(e))
+    return evaluate(e, encoder, source[-1], known)
 
 
-def _encoder(feature: str, config: Config, store: Store, mnist: Data | None) -> nn.Module:
+@lru_cache(maxsize=2)  # the same for hundreds of experiments; a graph has 100 MB
+def _seen(feature: str, config: Config, store: Store, mnist: Data, *options: Any) -> tuple[nn.Module, View]:
+    encoder = _encoder(feature, config, store, mnist)
+    return encoder, view(encoder, mnist, *options)
+
+
+def _encoder(feature: str, config: Config, store: Store, mnist: Data) -> nn.Module:
     if feature == "pixels":
         return nn.Flatten()
     if feature == "pca":
-        return _principal_components(config.latent_dim, store.dataset, mnist)
+        return measures.PrincipalComponents(mnist.train.images, config.latent_dim)
     return trained(config, store, progress=False, mnist=mnist).network.encoder
-
-
-@lru_cache(maxsize=8)
-def _principal_components(latent_dim: int, dataset: str, mnist: Data | None) -> nn.Module:
-    return measures.PrincipalComponents((mnist or _own_data(dataset)).train.images, latent_dim)
-
-
-@lru_cache(maxsize=32)  # the same for hundreds of experiments
-def _codes(split: str, feature: str, config: Config, store: Store, mnist: Data | None) -> Tensor:
-    images = getattr(mnist or _own_data(store.dataset), split).images
-    return measures.infer(_encoder(feature, config, store, mnist), images)
-
-
-@lru_cache(maxsize=2)  # 100 MB each
-def _reach(
-    nodes: int, neighbours: int, split: str, feature: str, config: Config, store: Store, mnist: Data | None
-) -> Reach:
-    codes, own = _codes(split, feature, config, store, mnist), mnist or _own_data(store.dataset)
-    return reach(_encoder(feature, config, store, mnist), nodes, neighbours, own, codes)

@@ -9,9 +9,9 @@ import json
 import os
 import platform
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,12 +28,9 @@ from mnistae.training import Network, Trained, restored
 from mnistae.transfer import Outcome
 
 STUDY, OWN = "", "own_"  # prefixes of tables: the study's outcomes; the user's own
-RETRAIN = "or delete it: only this network is then trained again."
-Experiment = Transfer | Probe
 RESULTS: dict[type, Any] = {Transfer: Outcome, Probe: Probed}
-DEFAULTS = {
-    kind: {of.name: of.default for of in fields(kind) if of.default is not MISSING} for kind in RESULTS
-}
+NUMBERS = {kind: [name for name in of._fields if name != "dataset"] for kind, of in RESULTS.items()}
+DEFAULTS = {kind: {f.name: f.default for f in fields(kind) if f.default is not MISSING} for kind in RESULTS}
 Rows = dict[str, dict[str, list[float]]]  # experiment without its draw -> draw -> measured numbers
 
 
@@ -80,29 +77,24 @@ class Store:
         """
         if self.fallback and (run := self.fallback.network(config, device)):
             return run
-        file = self.path(config)
-        if not file.exists():
+        path = self.path(config)
+        if not path.exists():
             return None
-        try:
-            file.open("rb").close()  # safetensors calls every failure to open "no such file"
-            with safe_open(file, framework="pt") as content:  # never a pickle
+        with _reading(path, "is no checkpoint of this network", "delete it: only it is then trained again"):
+            path.open("rb").close()  # safetensors calls every failure to open "no such file"
+            with safe_open(path, framework="pt") as content:  # never a pickle
                 sealed = json.loads((content.metadata() or {})["mnistae"])
                 weights = {name: content.get_tensor(name) for name in sorted(content.keys())}
             about, expected = sealed["about"], self._identity(config)
+            if sealed["sha256"] != _digest(about, weights):
+                raise ValueError("its checksum does not match")
             stored = about["config"]
             differing = sorted(key for key in {*stored, *expected} if stored.get(key) != expected.get(key))
-            if sealed["sha256"] != _digest(weights, about):
-                raise ValueError("its checksum does not match")
             if differing:
                 raise ValueError(f"it holds another config (differing: {', '.join(differing)})")
             if not all(tensor.isfinite().all() for tensor in weights.values()):
                 raise ValueError("it holds weights that are not finite")
             network = restored(config, weights)
-        except OSError as error:
-            raise StoreError(_unreadable(file, error)) from error
-        except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
-            cure = f"Restore it (`git restore {file.name}` in {file.parent}, if it is committed), {RETRAIN}"
-            raise StoreError(f"{file} is no checkpoint of this network: {error}. {cure}") from error
         return Run(config, network.to(device), about["history"], about["cpu_seconds"], self.dataset)
 
     def save(self, config: Config, trained: Trained) -> None:
@@ -110,7 +102,7 @@ class Store:
         weights = {name: tensor.contiguous() for name, tensor in sorted(trained.weights.items())}
         about = {**trained._asdict(), "config": self._identity(config)}
         del about["weights"]
-        sealed = {"about": about, "sha256": _digest(weights, about)}
+        sealed = {"about": about, "sha256": _digest(about, weights)}
         # One key, because safetensors shuffles several.
         content = save(weights, {"mnistae": json.dumps(sealed, sort_keys=True)})
         atomic_write(self.path(config), content)
@@ -120,15 +112,15 @@ class Store:
         return {key: value for key, value in values.items() if value != YOUNGER.get(key, ("", None))[1]}
 
     def outcomes(self, experiments: Iterable[Any]) -> dict[Any, Any]:
-        """The stored ones of these experiments. Raises StoreError for a table that it cannot rely on."""
+        """The stored ones of these experiments, of one kind. Raises StoreError for a damaged table."""
         wanted = list(experiments)
         found = self.fallback.outcomes(wanted) if self.fallback else {}
-        for kind, prefix in product({type(e) for e in wanted}, (STUDY, OWN)):
-            rows = self._rows(kind, prefix)
-            for e in (e for e in wanted if type(e) is kind):
+        for prefix in (STUDY, OWN) if wanted else ():
+            rows = self._rows(kind := type(wanted[0]), prefix)
+            for e in wanted:
                 name, draw = self._key(e)
                 if values := rows.get(name, {}).get(draw):
-                    named = zip(_numbers(kind), values, strict=False)  # older rows lack younger numbers
+                    named = zip(NUMBERS[kind], values, strict=False)  # older rows lack younger numbers
                     found.setdefault(e, RESULTS[kind](**dict(named), dataset=self.dataset))
         return found
 
@@ -144,23 +136,23 @@ class Store:
             rows = self._rows(kind, self.prefix)
             for e, outcome in outcomes.items():
                 name, draw = self._key(e)
-                values = [getattr(outcome, number) for number in _numbers(kind)]
+                values = (getattr(outcome, number) for number in NUMBERS[kind])
                 rows.setdefault(name, {})[draw] = [float(f"{value:.5g}") for value in values]
             atomic_write(path, self._sealed(kind, rows).encode())
 
     def _table(self, kind: type, prefix: str) -> Path:
         return self.folder / f"{prefix}{kind.__name__.lower()}.json"
 
-    def _key(self, e: Experiment) -> tuple[str, str]:
-        defaults, values = self.defaults[type(e)], {of.name: getattr(e, of.name) for of in fields(e)}
-        told = [name for name in values if name not in defaults or values[name] != defaults[name]]
-        changed = [f"{name}={values[name]}" for name in told if name not in ("scheme", "encoder", "draw")]
+    def _key(self, e: Transfer | Probe) -> tuple[str, str]:
+        usual = self.defaults[type(e)] | {"scheme": e.scheme, "encoder": e.encoder, "draw": e.draw}
+        values = ((of.name, getattr(e, of.name)) for of in fields(e))
+        changed = [f"{name}={value}" for name, value in values if value != usual.get(name)]
         return f"{e.scheme}({', '.join(changed)}) of {e.encoder.name}", str(e.draw)
 
     def _sealed(self, kind: type, rows: Rows) -> str:
         rows = {name: dict(sorted(draws.items())) for name, draws in sorted(rows.items())}
-        defaults = self.defaults[kind]
-        head = {"dataset": self.dataset, "defaults": defaults, "sha256": _seal(self.dataset, defaults, rows)}
+        head = {"dataset": self.dataset, "defaults": self.defaults[kind]}
+        head["sha256"] = _digest([*head.values(), rows])
         # One line per setting, for small diffs.
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(draws)}" for name, draws in rows.items())
         return f'{json.dumps(head)[:-1]}, "outcomes": {{\n{lines}\n}}}}\n'
@@ -169,56 +161,49 @@ class Store:
         path = self._table(kind, prefix)
         if not path.exists():
             return {}
-        try:
+        with _reading(path, "is damaged", "move it away: its outcomes are then computed again"):
             sealed = json.loads(path.read_text("utf-8"))
             defaults, rows = sealed["defaults"], sealed["outcomes"]
-            if sealed["sha256"] != _seal(sealed["dataset"], defaults, rows):
+            if sealed["sha256"] != _digest([sealed["dataset"], defaults, rows]):
                 raise ValueError("its checksum does not match")
             if sealed["dataset"] != self.dataset:
                 raise ValueError(f"it holds outcomes of {sealed['dataset']}, not of {self.dataset}")
-        except OSError as error:
-            raise StoreError(_unreadable(path, error)) from error
-        except (ValueError, KeyError, TypeError) as error:
-            cure = f"Restore it (`git restore {path.name}` in {path.parent}, if it is committed) or a backup"
-            raise StoreError(
-                f"{path} is damaged ({error}). {cure}. If there is none, move it away: its outcomes are "
-                f"then computed again."
-            ) from error
         for name, then in defaults.items():
             if then != (now := self.defaults[kind].get(name, "no field")):
                 raise StoreError(
-                    f"The default of {kind.__name__}.{name} is {now!r}, but {path} was written when it was "
-                    f"{then!r}, and its rows leave defaults out. Set the default back to {then!r}, and give "
-                    f"{name}={now!r} in the experiments that need it."
+                    f"The default of {kind.__name__}.{name} is {now!r}, but was {then!r} for {path}, whose "
+                    f"rows leave defaults out. Set it back to {then!r}, and give {name}={now!r} where needed."
                 )
         return rows
-
-
-def _numbers(kind: type) -> list[str]:
-    return [name for name in RESULTS[kind]._fields if name != "dataset"]
 
 
 def store_for(dataset: str, prefix: str = OWN) -> Store:
     """The project's store of a data set; on the embedded sample what was stored of MNIST serves as well."""
     committed = Store(data.ROOT / "checkpoints", "MNIST", prefix=prefix)
-    sample = Store(data.ROOT / "report" / "build" / "sample", dataset, committed, prefix)
-    return committed if dataset == "MNIST" else sample
+    if dataset == "MNIST":
+        return committed
+    return Store(data.ROOT / "report" / "build" / "sample", dataset, committed, prefix)
 
 
-def _seal(*content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+@contextmanager
+def _reading(path: Path, fault: str, otherwise: str) -> Iterator[None]:
+    # Turns what goes wrong into an error that says the way out; only bad content is to be replaced.
+    try:
+        yield
+    except OSError as error:
+        said = f"cannot be read ({error.strerror}): check what it is and who may read it."
+        raise StoreError(f"{path} {said}") from error
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
+        cure = f"Restore it (`git restore {path.name}` in {path.parent}, if it is committed)"
+        raise StoreError(f"{path} {fault}: {error}. {cure}, or {otherwise}.") from error
 
 
-def _digest(weights: dict[str, Tensor], about: dict[str, Any]) -> str:
-    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, tensor in sorted(weights.items()):
+def _digest(content: Any, weights: Mapping[str, Tensor] | None = None) -> str:
+    sha = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name, tensor in sorted((weights or {}).items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.numpy().tobytes())
     return sha.hexdigest()
-
-
-def _unreadable(path: Path, error: OSError) -> str:
-    return f"{path} cannot be read ({error.strerror}): check what it is and who may read it."
 
 
 def atomic_write(target: Path, content: bytes) -> None:

@@ -17,6 +17,7 @@ from mnistae.store import STUDY, Store, store_for
 from mnistae.transfer import BASELINES
 
 Setting = dict[str, Any]
+Configs = Sequence[Config]
 SEEDS = (0, 1, 2)
 LATENT_DIMS = (2, 4, 8, 10, 16, 32, 64)
 BASE = Config()
@@ -111,10 +112,8 @@ ONE_STREAM = (
 )
 MLP_FIELDS = ("hidden", "steps", "head_rate", "weight_decay", "noise", "distortion")
 FIELDS_USED: dict[Scheme, Sequence[str]] = {
+    **dict.fromkeys(SCHEMES, (*MLP_FIELDS, "encoder_rate", "fixed_norm")),
     "frozen": MLP_FIELDS,
-    "fine_tuned": (*MLP_FIELDS, "encoder_rate", "fixed_norm"),
-    "from_scratch": (*MLP_FIELDS, "encoder_rate", "fixed_norm"),
-    "probe_then_fine_tuned": (*MLP_FIELDS, "encoder_rate", "fixed_norm"),
     **dict.fromkeys(BASELINES, ("penalty",)),  # all that logistic regression has
 }
 TUNING_DRAWS = range(1_000, 1_012)  # no reported number uses them
@@ -151,12 +150,8 @@ TAUGHT: dict[Scheme, list[Setting]] = {
         SPREAD_MLP | {"hidden": 256, "head_rate": 0.003},
         SPREAD_MLP | {"hidden": 256, "noise": 0.3},
     ],
-    "fine_tuned": [
-        SPREAD_WHOLE | {"encoder_rate": 3e-4},
-        SPREAD_WHOLE | {"encoder_rate": 1e-3},
-        SPREAD_WHOLE | {"encoder_rate": 3e-3},
-        SPREAD_WHOLE | {"encoder_rate": 1e-3, "noise": 0.0, "fixed_norm": False},
-    ],
+    "fine_tuned": [SPREAD_WHOLE | {"encoder_rate": rate} for rate in (3e-4, 1e-3, 3e-3)]
+    + [SPREAD_WHOLE | {"encoder_rate": 1e-3, "noise": 0.0, "fixed_norm": False}],
 }
 
 
@@ -179,10 +174,8 @@ def with_seed(encoder: Config, draw: int) -> Config:
 
 def trials(scheme: Scheme, labels_per_class: int, setting: Setting, draws: Sequence[int]) -> list[Transfer]:
     """One setting's tuning experiments, at d = 10, measured on validation images."""
-    return [
-        Transfer(scheme, with_seed(BASE, draw), labels_per_class, draw, split="validation", **setting)
-        for draw in draws
-    ]
+    setting = setting | {"split": "validation"}
+    return [Transfer(scheme, with_seed(BASE, draw), labels_per_class, draw, **setting) for draw in draws]
 
 
 @lru_cache
@@ -210,9 +203,7 @@ def search(
     return first, finalists[second.index(max(second))]
 
 
-def experiments(
-    scheme: Scheme, encoders: Sequence[Config], setting: Callable[[int], Setting]
-) -> list[Transfer]:
+def experiments(scheme: Scheme, encoders: Configs, setting: Callable[[int], Setting]) -> list[Transfer]:
     """One experiment per encoder, number of labels and draw. setting: from labels per class to a setting."""
     chosen = {k: setting(k) for k in LABELS_PER_CLASS}
     return [
@@ -224,11 +215,7 @@ def experiments(
 
 
 def transfers(
-    scheme: Scheme,
-    encoders: Sequence[Config] = (),
-    tuned_at: int = 0,
-    variant: str = "",
-    run: Any = evaluate_all,
+    scheme: Scheme, encoders: Configs = (), tuned_at: int = 0, variant: str = "", run: Any = evaluate_all
 ) -> list[Transfer]:
     """The experiments of a scheme with the setting that was tuned at each number of labels.
 

@@ -5,6 +5,8 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -14,25 +16,16 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
+from mnistae import networks
 from mnistae.config import Config
 from mnistae.data import Data, Split, distorted
 from mnistae.muon import Muon
-from mnistae.networks import (
-    AutoEncoder,
-    Classifier,
-    Decoder,
-    Encoder,
-    GaussianCode,
-    Noise,
-    PoolingEncoder,
-    spatial_sizes,
-)
 from mnistae.parallel import alone
 
 CLASSIFIER_HIDDEN = 64  # units of the digit classifier's head
 MEMORY_FORMAT = torch.channels_last  # an eighth faster here than torch's default
 
-Network = AutoEncoder | Classifier
+Network = networks.AutoEncoder | networks.Classifier
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -122,6 +115,13 @@ def fit(
     return history, seconds
 
 
+def fit_by(config: Config, network: nn.Module, split: Split, objective: Objective, **options: Any) -> Any:
+    """`fit` with the optimizer and the settings of a config. options: further ones of `fit`."""
+    optimizer = optimizer_for(network.to(memory_format=MEMORY_FORMAT), config)
+    options |= {name: getattr(config, name) for name in ("epochs", "batch_size", "seed", "distortion")}
+    return fit(network, split, objective, optimizer, **options)
+
+
 def optimizer_for(network: nn.Module, config: Config) -> Optimizer:
     """Muon or AdamW, with weight decay on matrices and kernels alone."""
     adamw, rate = config.optimizer == "adamw", config.learning_rate
@@ -135,27 +135,23 @@ def optimizer_for(network: nn.Module, config: Config) -> Optimizer:
 def assembled(config: Config) -> Network:
     """The network that a config describes; its initial weights come from torch's global generator."""
     d, layers = config.latent_dim, (config.channels, config.kernel_size)
-    kind = Encoder if config.downsampling == "stride" else PoolingEncoder
+    kind = networks.Encoder if config.downsampling == "stride" else networks.PoolingEncoder
     encoder = kind(2 * d if config.kl_weight else d, *layers)
     if config.task == "classify":
-        return Classifier(encoder, d, CLASSIFIER_HIDDEN)
+        return networks.Classifier(encoder, d, CLASSIFIER_HIDDEN)
     generator = torch.Generator().manual_seed(config.seed)
     if config.kl_weight:
-        encoder.append(GaussianCode(generator))
+        encoder.append(networks.GaussianCode(generator))
     if config.noise:
-        encoder.append(Noise(config.noise, generator))
-    return AutoEncoder(encoder, Decoder(d, *layers))
+        encoder.append(networks.Noise(config.noise, generator))
+    return networks.AutoEncoder(encoder, networks.Decoder(d, *layers))
 
 
 def build(config: Config) -> Network:
     """The network that a config describes, in float32 on the CPU; its seed decides the initial weights."""
-    with alone():
-        state = torch.get_rng_state()
+    with alone(), torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(config.seed)  # torch's layers take no generator of their own
-        try:
-            return assembled(config)
-        finally:
-            torch.set_rng_state(state)
+        return assembled(config)
 
 
 def restored(config: Config, weights: dict[str, Tensor]) -> Network:
@@ -185,20 +181,16 @@ def train(config: Config, mnist: Data, device: str = "cpu", progress: bool = Fal
     if config.kl_weight:
         objective = variational(config.kl_weight)
     with alone():
-        network = build(config).to(device).to(memory_format=MEMORY_FORMAT)
+        network = build(config).to(device)
+        validate = partial(_mean_loss, network, validation, measure)
         try:
-            history, seconds = fit(
-                *(network, split, objective, optimizer_for(network, config)),
-                **{name: getattr(config, name) for name in ("epochs", "batch_size", "seed", "distortion")},
-                validate=lambda: _mean_loss(network, validation, measure),
-                progress=progress,
-            )
+            history, seconds = fit_by(config, network, split, objective, validate=validate, progress=progress)
         except TrainingError as failure:
             raise TrainingError(f"{config} {failure}") from None
-    error, constant = history[-1]["validation"], math.log(10)  # a guess among ten digits, or the mean image
+    constant = math.log(10)  # a guess among ten digits, or the mean image
     if config.task == "reconstruct":
         constant = (validation.images - split.images.mean(0)).square().mean().item()
-    if not error < constant:
+    if not (error := history[-1]["validation"]) < constant:
         said = f"validation error {error:.4f}; a constant answer has {constant:.4f}"
         raise TrainingError(f"{config} collapsed: {said}. Lower learning_rate or train for more epochs.")
     weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
@@ -219,8 +211,8 @@ def cost(config: Config, available: int = 55_000) -> float:
 
     available: training images that the data have.
     """
-    widths_in, sizes = (1, *config.channels[:-1]), spatial_sizes(len(config.channels))[1:]
-    layers = zip(sizes, widths_in, config.channels, strict=True)
+    sizes, kernel = networks.spatial_sizes(len(config.channels))[1:], config.kernel_size**2
+    layers = zip(sizes, pairwise((1, *config.channels)), strict=True)
     # Multiplications, and a hundred for each activation written and read back.
-    work = sum(size**2 * width * (width_in * config.kernel_size**2 + 100) for size, width_in, width in layers)
+    work = sum(size**2 * width * (width_in * kernel + 100) for size, (width_in, width) in layers)
     return work * min(config.images, available) * config.epochs / 3.7e9

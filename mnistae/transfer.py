@@ -1,5 +1,6 @@
 """Classifiers from tens of labels: one experiment, given an encoder and data. No files."""
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
@@ -18,10 +19,8 @@ SCHEMES: tuple[Network, ...] = get_args(Network)
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 SPREADING: tuple[Spreading, ...] = get_args(Spreading)
 FEATURES: dict[Scheme, str] = {  # what each scheme reads of an image
-    "frozen": "code",
-    "fine_tuned": "code",
+    **dict.fromkeys(SCHEMES, "code"),
     "from_scratch": "pixels",
-    "probe_then_fine_tuned": "code",
     **dict(zip((*BASELINES, *SPREADING), ("code", "pca", "pixels") * 2, strict=True)),
 }
 COPIES = 24  # distorted ones of each labelled image, where there are any
@@ -37,22 +36,33 @@ class Outcome(NamedTuple):
     unreached: float = 0.0  # share of the graph's nodes that no label reaches, with label spreading
 
 
-class Reach(NamedTuple):
-    """A graph of training images, and how each image of the evaluation split sees it."""
+class View(NamedTuple):
+    """How an encoder sees the images of an experiment, the same for any labels."""
 
-    graph: Graph
-    votes: Any  # (M, N), as of `spreading.votes`
+    codes: Tensor  # of the evaluation split, (M, d)
+    graph: Graph | None  # of training images, if labels spread
+    votes: Any  # of its nodes on the evaluation split, (M, N), as of `spreading.votes`
 
 
-def reach(encoder: nn.Module, nodes: int, neighbours: int, mnist: Data, codes: Tensor) -> Reach:
-    """What label spreading needs of an encoder, the same for any labels. codes: of the evaluation split."""
+def view(encoder: nn.Module, mnist: Data, split: str, nodes: int, neighbours: int) -> View:
+    """nodes: of the graph, 0 for none; each is linked to its nearest `neighbours`."""
+    codes = measures.infer(encoder, getattr(mnist, split).images)
+    if not nodes:
+        return View(codes, None, None)
     graph = build_graph(measures.infer(encoder, mnist.train.images[:nodes]).numpy(), neighbours)
-    return Reach(graph, votes(graph, codes.numpy()))
+    return View(codes, graph, votes(graph, codes.numpy()))
 
 
-def spreads(experiment: Transfer) -> bool:
-    """Whether labels are spread on a graph."""
-    return experiment.scheme in SPREADING or experiment.teacher != "labels"
+def view_options(e: Transfer) -> tuple[str, int, int]:
+    """What `view` needs to know of an experiment: split, nodes, neighbours."""
+    spreads = e.scheme in SPREADING or e.teacher != "labels"
+    return (e.split, e.nodes, e.neighbours) if spreads else (e.split, 0, 0)
+
+
+def labelled_images(experiment: Transfer, mnist: Data) -> Split:
+    """The training images whose labels the experiment may use. Raises ValueError as `balanced_draw` does."""
+    chosen = balanced_draw(mnist.train.labels, experiment.labels_per_class, experiment.draw)
+    return Split(mnist.train.images[chosen], mnist.train.labels[chosen])
 
 
 def _classify_with_fixed_norm(network: Any, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -62,45 +72,30 @@ def _classify_with_fixed_norm(network: Any, inputs: Tensor, labels: Tensor) -> T
     return classify(network, inputs, labels)
 
 
-def labelled_images(experiment: Transfer, mnist: Data) -> Split:
-    """The training images whose labels the experiment may use. Raises ValueError as `balanced_draw` does."""
-    chosen = balanced_draw(mnist.train.labels, experiment.labels_per_class, experiment.draw)
-    return Split(mnist.train.images[chosen], mnist.train.labels[chosen])
-
-
-def fit_classifier(
-    experiment: Transfer, encoder: nn.Module, mnist: Data, graph: Graph | None = None
-) -> Classifier:
+def fit_classifier(e: Transfer, encoder: nn.Module, mnist: Data, graph: Graph | None = None) -> Classifier:
     """The classifier that an experiment ends with, in eval mode.
 
-    encoder: the pre-trained one, (N, 1, 28, 28) -> (N, d). Fine-tuning changes it, so hand over a copy;
-    from_scratch builds its own. graph: of its codes, if spread labels teach. Raises ValueError for a scheme
-    that has no network.
+    encoder: the pre-trained one, (N, 1, 28, 28) -> (N, d); fine-tuning changes a copy, from_scratch builds
+    its own. graph: of its codes, if spread labels teach. Raises ValueError for a scheme without a network.
     """
-    e = experiment
     if e.scheme not in SCHEMES:
         raise ValueError(f"scheme={e.scheme!r} has no network: allowed is one of {SCHEMES}")
     labelled, batch_size = labelled_images(e, mnist), e.batch_size or 10 * e.labels_per_class
     if graph:
-        shares, _ = _spread(e, encoder, labelled, graph)
-        targets = shares if e.teacher == "spread_soft" else shares.argmax(1)
-        some = torch.randperm(len(targets), generator=torch.Generator().manual_seed(e.draw))
+        shares = torch.from_numpy(_spread(e, encoder, labelled, graph)[0])
+        some = torch.randperm(len(shares), generator=torch.Generator().manual_seed(e.draw))
         some = some[: e.steps * batch_size]
+        targets = shares if e.teacher == "spread_soft" else shares.argmax(1)
         labelled = Split(mnist.train.images[some], targets[some])
-    head = None
-    if e.scheme == "probe_then_fine_tuned":
-        head = fit_classifier(replace(e, scheme="frozen"), encoder, mnist, graph).head.state_dict()
     with alone():
-        state, generator = torch.get_rng_state(), torch.Generator()
-        torch.default_generator.manual_seed(e.draw)
-        network = Classifier(nn.Identity(), e.encoder.latent_dim, e.hidden)  # the same head for every scheme
-        generator.set_state(torch.get_rng_state())  # the noise goes on where the initial weights end
-        torch.set_rng_state(state)
-        network.head.insert(0, Noise(e.noise, generator))
-        if head:
-            network.head.load_state_dict(head)
-        if e.scheme == "from_scratch":  # a seed that no pre-trained encoder has
-            encoder = build(replace(e.encoder, seed=1_000 + e.draw)).encoder
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(e.draw)
+            network = Classifier(nn.Identity(), e.encoder.latent_dim, e.hidden)  # one head for every scheme
+            # The noise goes on where the initial weights end.
+            network.head.insert(0, Noise(e.noise, torch.default_generator.clone_state()))
+        if e.scheme == "probe_then_fine_tuned":
+            probe = fit_classifier(replace(e, scheme="frozen"), encoder, mnist, graph)
+            network.head.load_state_dict(probe.head.state_dict())
         if e.distortion:
             own = torch.Generator().manual_seed(e.draw)
             copies = [distorted(labelled.images, e.distortion, own) for _ in range(COPIES)]
@@ -109,6 +104,8 @@ def fit_classifier(
         if e.scheme == "frozen":  # encoded once: no gradient can reach the encoder, no statistic can change
             labelled = Split(measures.infer(encoder, labelled.images), labelled.labels)
         else:
+            scratch = replace(e.encoder, seed=1_000 + e.draw)  # a seed that no pre-trained encoder has
+            encoder = build(scratch).encoder if e.scheme == "from_scratch" else deepcopy(encoder)
             network.encoder = encoder.requires_grad_(True)
             groups += [{"params": encoder.parameters(), "lr": e.encoder_rate}]
         optimizer = torch.optim.AdamW(groups, weight_decay=e.weight_decay)
@@ -119,36 +116,26 @@ def fit_classifier(
     return network.eval()
 
 
-def _spread(e: Transfer, encoder: nn.Module, labelled: Split, graph: Graph) -> tuple[Tensor, float]:
+def _spread(e: Transfer, encoder: nn.Module, labelled: Split, graph: Graph) -> tuple[Any, float]:
     codes = measures.infer(encoder, labelled.images).numpy()
-    shares, unreached = spread(graph, codes, labelled.labels.numpy(), e.alpha)
-    return torch.from_numpy(shares), unreached
+    return spread(graph, codes, labelled.labels.numpy(), e.alpha)
 
 
-def evaluate(
-    experiment: Transfer,
-    encoder: nn.Module,
-    mnist: Data,
-    codes: Tensor | None = None,
-    known: Reach | None = None,
-) -> Outcome:
+def evaluate(e: Transfer, encoder: nn.Module, mnist: Data, known: View | None = None) -> Outcome:
     """Train on the labelled images by the experiment's scheme, and measure on its evaluation split.
 
-    encoder: gives the scheme's `FEATURES`, (N, 1, 28, 28) -> (N, d); fine-tuning changes it. codes: those of
-    the evaluation split; known: their `reach`. Both are computed unless they are given. Raises ValueError as
-    `balanced_draw`, `build_graph` and `spread` do.
+    encoder: gives the scheme's `FEATURES`, (N, 1, 28, 28) -> (N, d). known: its `view`, computed unless it is
+    given. Raises ValueError as `balanced_draw`, `build_graph` and `spread` do.
     """
-    e, evaluation, labelled = experiment, getattr(mnist, experiment.split), labelled_images(experiment, mnist)
-    codes = measures.infer(encoder, evaluation.images) if codes is None else codes
-    if spreads(e) and known is None:
-        known = reach(encoder, e.nodes, e.neighbours, mnist, codes)
+    evaluation, labelled = getattr(mnist, e.split), labelled_images(e, mnist)
+    codes, graph, votes_on = known or view(encoder, mnist, *view_options(e))
     if e.scheme in BASELINES:
         return _logistic(e, encoder, labelled, Split(codes, evaluation.labels), mnist.name)
-    if known and e.scheme in SPREADING:
-        shares, unreached = _spread(e, encoder, labelled, known.graph)
-        right = torch.from_numpy(known.votes @ shares.numpy()).argmax(1) == evaluation.labels
-        return Outcome(right.double().mean().item(), 1.0, 0.0, mnist.name, unreached)
-    network, shift = fit_classifier(e, encoder, mnist, known and known.graph), 0.0
+    if graph and e.scheme in SPREADING:
+        shares, unreached = _spread(e, encoder, labelled, graph)
+        accuracy = measures.accuracy(nn.Identity(), torch.from_numpy(votes_on @ shares), evaluation.labels)
+        return Outcome(accuracy, 1.0, 0.0, mnist.name, unreached)
+    network, shift = fit_classifier(e, encoder, mnist, graph), 0.0
     with alone():
         after = codes if e.scheme == "frozen" else measures.infer(network.encoder, evaluation.images)
         if FEATURES[e.scheme] == "code" and e.scheme != "frozen":
