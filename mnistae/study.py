@@ -14,7 +14,7 @@ from mnistae import data
 from mnistae.config import Config, Probe, Scheme, Transfer
 from mnistae.runs import evaluate_all, trained_all
 from mnistae.store import STUDY, Store, store_for
-from mnistae.transfer import BASELINES
+from mnistae.transfer import BASELINES, SCHEMES
 
 Setting = dict[str, Any]
 Configs = Sequence[Config]
@@ -279,10 +279,11 @@ def main(store: Store | None = None) -> None:
     run = partial(evaluate_all, store=store)
     trained_all(everything(), store)
     trained_all(with_all_seeds(best_candidate()), store)
-    for scheme in ("frozen", "fine_tuned", "from_scratch", *BASELINES):
+    schemes: tuple[Scheme, ...] = ("frozen", "fine_tuned", "from_scratch", *BASELINES)
+    for scheme in schemes:
         run(transfers(scheme, run=run))
     run(transfers("frozen", [best_candidate()], run=run))
-    for scheme in ("frozen", "fine_tuned"):
+    for scheme in schemes[:2]:
         run(transfers(scheme, [BASE], tuned_at=5, run=run))
 
 
