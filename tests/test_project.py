@@ -157,6 +157,54 @@ def test_notebooks_run_again_only_where_the_data_are_others(make):
     assert runs == [True, False, True, False]
 
 
+def test_what_changes_during_a_run_makes_the_next_one_run_again(make):
+    """And a run deletes nothing that another one has written."""
+    python, other = make.house / ".venv/bin/python", make.house / "report/build/notebooks/other.ipynb"
+    other.touch()
+    script = python.read_text()
+    python.write_text(script + 'case "$*" in *report/run.py*) touch notebooks/1.ipynb ;; esac\n')
+    make()
+    python.write_text(script)
+    assert other.exists()
+    assert [any("report/run.py" in call for call in make()[1]) for _ in range(2)] == [True, False]
+    assert not list(other.parent.glob("start*"))
+
+
+def test_targets_started_together_do_not_disturb_each_other(make):
+    command = {
+        "args": ["make", "report/build/dataset"],
+        "cwd": make.house,
+        "env": os.environ | {"FOUND": "MNIST"},
+    }
+    together = [subprocess.Popen(**command) for _ in range(8)]
+    assert [process.wait() for process in together] == [0] * 8
+    assert (make.house / "report/build/dataset").read_text() == "MNIST\n"
+    assert not list((make.house / "report/build").glob("dataset.*"))
+
+
+def test_mnist_survives_a_ci_run_that_is_killed_between_its_halves(tmp_path):
+    """Its second half runs without MNIST."""
+    for name in (".ci", "bin", "data"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "data/mnist").touch()
+
+    def run(make):
+        for name, does in {"make": make, "chromium": "true", "npm": "true"}.items():
+            (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{does}\n")
+            (tmp_path / "bin" / name).chmod(0o755)
+        path = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+        return subprocess.run(["bash", ".ci/run"], cwd=tmp_path, env=os.environ | path).returncode
+
+    assert run("[ -d data ] || kill -9 $PPID") != 0
+    assert not (tmp_path / "data").exists()
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True)
+    assert run("true") == 0
+    assert (tmp_path / "data/mnist").exists()
+    assert [path.name for path in tmp_path.iterdir() if "parked" in path.name] == []
+
+
 def test_make_live_builds_the_pages_and_opens_one(make):
     for name in ("build.py", "page.html", "live.js", "notebook.lua"):
         (make.house / "report" / name).touch()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert import ScriptExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
@@ -151,3 +152,10 @@ def test_a_file_that_hides_a_standard_module_is_named(tmp_path):
     (tmp_path / "types.py").touch()
     with pytest.raises(SystemExit, match=r"types\.py hides Python's own module 'types'.*: rename it"):
         run.main([str(path), "--output", str(tmp_path / "out")])
+
+
+def test_a_notebook_becomes_a_script_with_its_ending():
+    exported = ScriptExporter().from_notebook_node(
+        nbformat.reads(run.canonical(new_notebook()), as_version=4)
+    )
+    assert exported[1]["output_extension"] == ".py"
