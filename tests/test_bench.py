@@ -18,7 +18,7 @@ def test_the_benchmark_prints_its_tables(tmp_path):
         "--images",
         "128",
         "--enough",
-        "640",
+        "2000",
     ]
     environment = {**os.environ, "MNISTAE_DATA": "sample", "TMPDIR": str(tmp_path)}
     done = subprocess.run(

@@ -246,7 +246,8 @@ def test_two_processes_that_train_the_same_network_both_end_well(store):
 
 LONG = [replace(TINY, epochs=8, seed=seed) for seed in range(8)]
 INTERRUPTED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 from pathlib import Path
 from small import small
 from mnistae.runs import trained_all
