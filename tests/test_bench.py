@@ -18,7 +18,7 @@ def test_the_benchmark_prints_its_tables(tmp_path):
         "--images",
         "128",
         "--enough",
-        "2000",
+        "2500",
     ]
     environment = {**os.environ, "MNISTAE_DATA": "sample", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
@@ -26,6 +26,6 @@ def test_the_benchmark_prints_its_tables(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "| wall seconds, one network |" in done.stdout
-    assert "2,000 images seen once by the study's recipe (test error 0.0" in done.stdout
+    assert "2,500 images seen once by the study's recipe (test error 0.0" in done.stdout
     assert {path.name for path in (data.ROOT / "checkpoints").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir() if "joblib" not in path.name] == []
