@@ -9,7 +9,7 @@ from mnistae import data
 
 def test_the_benchmark_prints_its_tables():
     before = {path.name for path in (data.ROOT / "checkpoints").iterdir()}
-    options = "--repeats 1 --images 128 --enough 2500 --sweeps".split()
+    options = ["--repeats", "1", "--images", "128", "--enough", "2500", "--sweeps"]
     environment = {**os.environ, "MNISTAE_DATA": "sample"}
     command = {
         "args": [sys.executable, "-m", "benchmarks.bench", *options],
