@@ -162,7 +162,7 @@ def test_what_changes_during_a_run_makes_the_next_one_run_again(make):
     python, other = make.house / ".venv/bin/python", make.house / "report/build/notebooks/other.ipynb"
     other.touch()
     script = python.read_text()
-    python.write_text(script + 'case "$*" in *report/run.py*) touch notebooks/1.ipynb ;; esac\n')
+    python.write_text(script + 'case "$*" in *report/run.py*) sleep 0.1; touch notebooks/1.ipynb ;; esac\n')
     make()
     python.write_text(script)
     assert other.exists()
