@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small import TINY, same, small
+from small import TINY, same
 
 from mnistae.data import Split
 from mnistae.training import TrainingError, build, fit, optimizer_for, reconstruct, restored, train
