@@ -109,6 +109,19 @@ class AutoEncoder(nn.Module):
         return self.decoder(self.encoder(x))
 
 
+def linear_autoencoder(pca: Any, latent_dim: int) -> AutoEncoder:
+    """PCA as an auto-encoder of two linear layers, which learn nothing; its images may leave [0, 1].
+
+    pca: scikit-learn's PCA of images, as of `measures.pca`; latent_dim: how many of its components.
+    """
+    axes, centre = torch.tensor(pca.components_[:latent_dim]), torch.tensor(pca.mean_)
+    encode, decode = nn.Linear(784, latent_dim), nn.Linear(latent_dim, 784)
+    encode.weight.data, encode.bias.data = axes, -axes @ centre
+    decode.weight.data, decode.bias.data = axes.T, centre
+    halves = nn.Sequential(nn.Flatten(), encode), nn.Sequential(decode, nn.Unflatten(1, (1, 28, 28)))
+    return AutoEncoder(*halves).requires_grad_(False)
+
+
 class Classifier(nn.Module):
     """Ten logits (no softmax: cross-entropy brings its own) from a code, through one hidden layer.
 

@@ -4,11 +4,10 @@ import base64
 import copy
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from mnistae import measures, runs, study
-from mnistae.networks import AutoEncoder
+from mnistae.networks import linear_autoencoder
 
 # Of the weights: kernel, outputs, inputs.
 AXES = {nn.Conv2d: (2, 3, 0, 1), nn.ConvTranspose2d: (2, 3, 1, 0), nn.Linear: (0, 1)}
@@ -17,12 +16,7 @@ AXES = {nn.Conv2d: (2, 3, 0, 1), nn.ConvTranspose2d: (2, 3, 1, 0), nn.Linear: (0
 def networks(images):
     """The base networks, and PCA of images (N, 1, 28, 28) as an auto-encoder of two linear layers."""
     found = {f"d = {d}": runs.trained(replace(study.BASE, latent_dim=d)).network for d in (2, 10, 64)}
-    pca, encode, decode = measures.pca(images, 10), nn.Linear(784, 10), nn.Linear(10, 784)
-    components, mean = torch.tensor(pca.components_), torch.tensor(pca.mean_)
-    encode.weight.data, encode.bias.data = components, -components @ mean
-    decode.weight.data, decode.bias.data = components.T, mean
-    halves = nn.Sequential(nn.Flatten(), encode), nn.Sequential(decode, nn.Unflatten(1, (1, 28, 28)))
-    return found | {"PCA, d = 10": AutoEncoder(*halves).requires_grad_(False)}
+    return found | {"PCA, d = 10": linear_autoencoder(measures.pca(images, 10), 10)}
 
 
 def folded(half):

@@ -1,9 +1,20 @@
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from mnistae import measures
 from mnistae.config import Config
-from mnistae.networks import AutoEncoder, Classifier, Decoder, Encoder, GaussianCode, Noise, spatial_sizes
+from mnistae.networks import (
+    AutoEncoder,
+    Classifier,
+    Decoder,
+    Encoder,
+    GaussianCode,
+    Noise,
+    linear_autoencoder,
+    spatial_sizes,
+)
 from mnistae.study import ARCHITECTURES, SIZES, WIDE
 from mnistae.training import build
 
@@ -78,3 +89,13 @@ def test_noise_comes_from_its_own_generator_alone(make):
     assert torch.equal(first(z), again(z))
     assert not torch.equal(first(z), first(z)), "each batch its own"
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_linear_autoencoder_is_pca():
+    images = torch.rand(50, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    pca = measures.pca(images, 5)
+    network = linear_autoencoder(pca, 5)
+    assert np.allclose(network.encoder(images), pca.transform(images.flatten(1)), atol=1e-5)
+    restored = pca.inverse_transform(pca.transform(images.flatten(1)))
+    assert np.allclose(network(images).flatten(1), restored, atol=1e-5)
+    assert np.allclose(linear_autoencoder(pca, 2).encoder(images), network.encoder(images)[:, :2], atol=1e-5)
