@@ -75,7 +75,7 @@ bench: .venv/done  ## the table of the README's speed section
 
 retrain: report/build/dataset  ## train every network from nothing, then refresh; after an interruption it goes on
 	$(only_mnist)
-	test -e report/build/retraining || rm -f checkpoints/*.safetensors checkpoints/transfer.json checkpoints/probe.json
+	test -e report/build/retraining || rm -f $$([ -e .git ] && git ls-files checkpoints || ls checkpoints/*)  # the user's own stay
 	mkdir -p report/build && touch report/build/retraining
 	$(PY) -m mnistae.study
 	rm report/build/retraining
