@@ -55,8 +55,9 @@ test: report/build/dataset  ## linter, types, unit tests, notebooks under nbval,
 test-oldest: .venv-oldest/done  ## notebooks under nbval and sliders with the lowest versions that pyproject.toml allows
 	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile --nbval notebooks tests/test_sliders.py
 
+# Threads that sleep while they wait: 1.4 times slower alone, 2.6 times as fast beside one other busy core.
 lab: report/build/dataset  ## JupyterLab on the notebooks; one of them at a time may have all cores
-	env -u OMP_NUM_THREADS $(known) $(PY) -m jupyterlab --ip=127.0.0.1 notebooks
+	env -u OMP_NUM_THREADS OMP_WAIT_POLICY=PASSIVE $(known) $(PY) -m jupyterlab --ip=127.0.0.1 notebooks
 
 report/html/live.html: report/build/notebooks/done report/*.py report/*.html report/live.js report/notebook.lua
 	$(known) $(PY) report/build.py html

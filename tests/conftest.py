@@ -1,5 +1,7 @@
 """Tests run on small data of their own; MNIST itself is only read where a test says so."""
 
+import os
+
 import matplotlib
 import pytest
 from small import small
@@ -8,6 +10,8 @@ from mnistae import data
 from mnistae.store import OWN, Store
 
 matplotlib.use("Agg")
+if os.name == "nt":  # these start processes and interrupt them as Unix does, or run make
+    collect_ignore = ["test_project.py", "test_runs.py", "test_store.py"]
 COMMITTED = data.ROOT / "checkpoints"
 
 
