@@ -16,7 +16,7 @@ from IPython.display import HTML, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import ArrayLike
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
@@ -112,7 +112,7 @@ def ticks_at(axis: Axes, values: Sequence[float], label: str) -> None:
     """A logarithmic x axis with a tick at each value of a sweep, and no other."""
     axis.set(xscale="log", xlabel=label)
     axis.set_xticks(values, [f"{value:,}" for value in values], fontsize=10)
-    axis.xaxis.minorticks_off()
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def plain_log(axis: Axes, label: str) -> None:
@@ -120,7 +120,7 @@ def plain_log(axis: Axes, label: str) -> None:
     axis.set(yscale="log", ylabel=label)
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.minorticks_off()
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def digit_scatter(axis: Axes, points: ArrayLike, labels: ArrayLike) -> None:

@@ -10,10 +10,23 @@ import ipywidgets as widgets
 import torch
 from PIL import Image
 from torch import Tensor
+from traitlets import Int, observe
 
-if not hasattr(widgets, "Stack"):
-    version = f"ipywidgets {widgets.__version__} cannot show the sliders: they need 8.1 or later"
-    raise ImportError(f"{version} (pip install 'ipywidgets>=8.1', or use the environment of `make`)")
+Stack: Any = getattr(widgets, "Stack", None)
+_TIP, _link, _layout = "tooltip", widgets.jslink, widgets.Layout
+if Stack is None:  # ipywidgets 7, as on Colab: the kernel switches the frames, each with a layout of its own
+    _TIP, _link, _layout = "description_tooltip", widgets.link, dict
+
+    class Stack(widgets.VBox):  # type: ignore[no-redef]
+        """A box that shows one of its children."""
+
+        selected_index = Int()
+
+        @observe("selected_index", "children")
+        def _show(self, _change: object) -> None:
+            for n, child in enumerate(self.children):
+                child.layout.display = None if n == self.selected_index else "none"
+
 
 TILE = 112  # pixels of the page for 28 of the image
 _STEP = 128  # from tile to tile
@@ -39,10 +52,10 @@ def _picture(images: Tensor, alt: str) -> str:
     return f'<img class="mnistae-frame" {attributes} decoding="sync" src="data:image/png;base64,{source}">'
 
 
-def _stack(pictures: Sequence[str]) -> widgets.Stack:
+def _stack(pictures: Sequence[str]) -> widgets.Box:
     # One layout and one style for all frames: each is longer than a frame in the stored notebook.
-    shared = {"layout": widgets.Layout(min_height=f"{TILE}px"), "style": widgets.HTML().style}
-    return widgets.Stack([widgets.HTML(p, **shared) for p in pictures], selected_index=STEPS // 2)
+    shared = {"layout": _layout(min_height=f"{TILE}px"), "style": widgets.HTML().style}
+    return Stack([widgets.HTML(p, **shared) for p in pictures], selected_index=STEPS // 2)
 
 
 def _captions(names: Sequence[str]) -> widgets.HTML:
@@ -55,7 +68,8 @@ def _captions(names: Sequence[str]) -> widgets.HTML:
 
 def _slider() -> widgets.SelectionSlider:
     wide = _SMALL | {"layout": {"width": "440px"}}
-    return widgets.SelectionSlider(options=_SHOWN, index=STEPS // 2, description="α", tooltip=_HELP, **wide)
+    more = {"description": "α", _TIP: _HELP} | wide
+    return widgets.SelectionSlider(options=_SHOWN, index=STEPS // 2, **more)
 
 
 def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
@@ -68,7 +82,7 @@ def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
         raise ValueError("pairs is empty: allowed is at least one pair of images")
     names = list(next(iter(pairs.values())))
     slider, play = _slider(), widgets.Play(min=0, max=STEPS - 1, value=STEPS // 2, interval=150)
-    chooser = widgets.Dropdown(options=list(pairs), description="pair", tooltip="first → second", **_SMALL)
+    chooser = widgets.Dropdown(options=list(pairs), description="pair", **_SMALL)
     stacks = []
     for name, methods in pairs.items():
         if (found := {m: len(frames) for m, frames in methods.items()}) != dict.fromkeys(names, STEPS):
@@ -76,10 +90,10 @@ def alpha_slider(pairs: Mapping[str, Mapping[str, Tensor]]) -> widgets.VBox:
         words = f"{name} by {', '.join(names)}"
         sheets = zip(_SHOWN, *(methods[method] for method in names), strict=True)
         stacks.append(_stack([_picture(torch.stack(sheet), f"{words}: α = {a}") for a, *sheet in sheets]))
-        widgets.jslink((slider, "index"), (stacks[-1], "selected_index"))
+        _link((slider, "index"), (stacks[-1], "selected_index"))
     widgets.jslink((play, "value"), (slider, "index"))
-    album = widgets.Stack(stacks, selected_index=0)
-    widgets.jslink((chooser, "index"), (album, "selected_index"))
+    album = Stack(stacks, selected_index=0)
+    _link((chooser, "index"), (album, "selected_index"))
     controls = widgets.HBox([chooser, slider, play], layout=_WRAP)
     return widgets.VBox([controls, _captions(names), album, widgets.HTML(_HELP)])
 
@@ -102,9 +116,9 @@ def explorer(
         allowed = f"allowed are images 0 to {last} and d in {sorted(frames)}"
         raise ValueError(f"first={first}, second={second}, latent_dim={latent_dim}: {allowed}")
     slider, message, stack = _slider(), widgets.HTML(), _stack([""] * STEPS)
-    widgets.jslink((slider, "index"), (stack, "selected_index"))
+    _link((slider, "index"), (stack, "selected_index"))
     boxes = [
-        widgets.BoundedIntText(n, 0, last, description=name, tooltip=f"test image 0 to {last}", **_SMALL)
+        widgets.BoundedIntText(n, 0, last, description=name, **_SMALL)
         for name, n in (("first", first), ("second", second))
     ]
     chooser = widgets.Dropdown(options=list(frames), value=latent_dim, description="d", **_SMALL)

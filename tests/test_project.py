@@ -32,8 +32,8 @@ def test_readme_table_is_made_from_the_results():
 
 
 def test_every_target_that_the_readme_names_exists():
-    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-    named = set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE))
     assert named
     assert named <= targets
 
@@ -107,6 +107,14 @@ def test_notebooks_are_compared_on_mnist_and_executed_on_the_sample(tmp_path, da
     done = subprocess.run(command, **settings)
     assert found in done.stdout
     assert ("notebooks: executed on the embedded sample" in done.stdout) == (data == "sample")
+
+
+@pytest.mark.parametrize("name", ["own.safetensors", "own_transfer.json", "own_probe.json"])
+def test_the_user_s_networks_and_outcomes_show_in_git_status(name):
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("no clone, or no git")
+    command = ["git", "check-ignore", "--quiet", f"checkpoints/{name}"]
+    assert subprocess.run(command, cwd=ROOT).returncode == 1, "ignored"
 
 
 @pytest.fixture
@@ -242,6 +250,6 @@ def test_a_python_that_is_too_old_or_too_new_is_refused_with_the_cure(make):
 
 def test_make_help_lists_every_target(make):
     done, calls = make("help")
-    listed = re.findall(r"^make (\w+) +\w", done.stdout, re.MULTILINE)
-    assert listed == re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
+    listed = re.findall(r"^make ([a-z-]+) +\w", done.stdout, re.MULTILINE)
+    assert listed == re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)
     assert calls == []

@@ -50,11 +50,32 @@ def test_alpha_slider_has_a_frame_that_says_what_it_shows_for_each_alpha_of_each
         assert len(set(said)) == sliders.STEPS
 
 
-def test_old_ipywidgets_are_refused_with_the_cure(monkeypatch):
-    monkeypatch.delattr(ipywidgets, "Stack")
-    monkeypatch.setattr(ipywidgets, "__version__", "7.7.5")
-    with pytest.raises(ImportError, match=r"ipywidgets 7\.7\.5.*8\.1 or later.*pip install"):
-        importlib.reload(sliders)
+@pytest.fixture
+def version_7(monkeypatch):
+    """The module as it is where ipywidgets has no Stack."""
+    monkeypatch.delattr(ipywidgets, "Stack", raising=False)
+    yield importlib.reload(sliders)
+    monkeypatch.undo()
+    importlib.reload(sliders)
+
+
+@pytest.mark.filterwarnings("ignore:the description_tooltip")  # version 7's name, here under 8
+def test_without_a_stack_the_kernel_shows_the_chosen_frame_of_the_chosen_pair(version_7):
+    methods = {"d = 4": FRAMES}
+    controls, _, album, _ = version_7.alpha_slider({"4 → 9": methods, "3 → 8": methods}).children
+    chooser, slider, _ = controls.children
+    kept = [frame.layout.min_height for stack in album.children for frame in stack.children]
+
+    def shown():
+        visible = lambda box: [n for n, child in enumerate(box.children) if child.layout.display != "none"]  # noqa: E731
+        return [(pair, frame) for pair in visible(album) for frame in visible(album.children[pair])]
+
+    assert shown() == [(0, sliders.STEPS // 2)]
+    slider.index, chooser.index = 3, 1
+    assert shown() == [(1, 3)]
+    slider.index, chooser.index = 0, 0
+    assert shown() == [(0, 0)]
+    assert set(kept) == {"112px"}, "the page does not jump"
 
 
 @pytest.mark.parametrize(

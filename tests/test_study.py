@@ -4,10 +4,12 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from small import TINY, small
 
 from mnistae import data, study
+from mnistae.config import Transfer
 from mnistae.runs import evaluate_all
-from mnistae.store import store_for
+from mnistae.store import STUDY, store_for
 from mnistae.training import train
 from mnistae.transfer import BASELINES, SCHEMES, Outcome
 
@@ -130,14 +132,21 @@ def test_the_search_keeps_the_best_of_those_that_begin_best():
 
 
 @needs_mnist
-def test_the_whole_study_is_stored():
-    """`python -m mnistae.study` has nothing to do on MNIST."""
+def test_the_whole_study_is_stored_and_what_the_user_adds_changes_nothing(tmp_path):
+    """`python -m mnistae.study` has nothing to do on MNIST, with own networks and outcomes too."""
     for scheme in (*SCHEMES[:3], *BASELINES):
         stored(study.transfers(scheme, run=stored))
         for k in study.LABELS_PER_CLASS:
             first, chosen = study.search(scheme, k, run=stored)
             assert len(first) == len(study.settings(scheme))
             assert chosen in study.settings(scheme)
-    before = {path.name: path.stat().st_mtime_ns for path in HOME.iterdir()}
-    study.main()
-    assert {path.name: path.stat().st_mtime_ns for path in HOME.iterdir()} == before
+    for path in HOME.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "own_transfer.json").unlink(missing_ok=True)  # this machine's user's
+    beside = replace(STORE, folder=tmp_path)
+    beside.save(TINY, train(TINY, small()))
+    beside.add({Transfer("frozen", TINY, labels_per_class=3, draw=0): Outcome(0.5, 1.0, 0.25, "MNIST")})
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {"own_transfer.json", f"{TINY.name}.safetensors"} <= set(before)
+    study.main(replace(beside, prefix=STUDY))
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
