@@ -27,10 +27,6 @@ from mnistae.transfer import FEATURES, Outcome, View, evaluate, view, view_optio
 READS = FEATURES | {"retrained_decoder": "code", "ill_conditioned_start": "pixels"}  # by scheme
 
 
-class _Failure(str):
-    """Why a job gave no result."""
-
-
 def trained(
     config: Config,
     store: Store | None = None,
@@ -123,11 +119,11 @@ def _resolved(store: Store | None, mnist: Data | None) -> tuple[Store, Data]:
 
 
 def _completed(work: Callable, jobs: Sequence[Any], unit: str, *options: Any) -> Iterator[tuple[Any, Any]]:
-    # Each job that succeeds, as it finishes; at the end one error for all that failed.
+    # Each job that succeeds, as it finishes; at the end one error for all that failed, each reason once.
     failed: dict[str, list[Any]] = {}
     for job, result in in_parallel(work, jobs, unit, *options):
-        if isinstance(result, _Failure):
-            failed.setdefault(result, []).append(job)
+        if isinstance(result, TrainingError):
+            failed.setdefault(str(result), []).append(job)
         else:
             yield job, result
     if failed:
@@ -143,9 +139,9 @@ def _attempt(job: Any, store: Store, mnist: Data | None, device: str = "cpu") ->
             return train(job, _resolved(store, mnist)[1], device)
         return _evaluate(job, store, mnist)
     except (TrainingError, StoreError, ValueError) as error:  # their words are enough
-        return _Failure(error)
+        return TrainingError(error)
     except Exception:
-        return _Failure(traceback.format_exc())
+        return TrainingError(traceback.format_exc())
 
 
 def _evaluate(e: Transfer | Probe, store: Store, mnist: Data | None) -> Outcome | Probed:

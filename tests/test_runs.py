@@ -95,7 +95,7 @@ def test_experiments_that_fail_do_not_stop_the_others(mnist, store):
         replace(FROZEN, scheme=scheme) for scheme in ("logistic_code", "logistic_pca", "from_scratch")
     ]
     with pytest.raises(
-        TrainingError, match=r"2 of 5 experiments failed(?s:.)*per_class = 41: allowed is 1 to 40"
+        TrainingError, match=r"2 of 5 experiments failed(?s:.)*per_class=41: allowed is 1 to 40"
     ):
         evaluate_all([*impossible, *baselines], store, progress=False, mnist=mnist)
     assert len(store.outcomes([*impossible, *baselines])) == 3

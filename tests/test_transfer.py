@@ -108,7 +108,7 @@ def test_impossible_experiments_say_what_is_allowed(mnist):
         ValueError, match=r"scheme='logistic_pca' has no network: allowed is one of \('frozen'"
     ):
         fit_classifier(replace(FROZEN, scheme="logistic_pca"), ENCODER, mnist)
-    with pytest.raises(ValueError, match="per_class = 41: allowed is 1 to 40"):
+    with pytest.raises(ValueError, match="per_class=41: allowed is 1 to 40"):
         evaluate(replace(FROZEN, labels_per_class=41), ENCODER, mnist)
 
 
