@@ -35,7 +35,7 @@ Rows = dict[str, dict[str, list[float]]]  # experiment without its draw -> draw 
 
 
 class StoreError(RuntimeError):
-    """A stored file that cannot be read, is damaged or belongs elsewhere; the message says the way out."""
+    """A stored file that cannot be read, is damaged or belongs elsewhere; the message says what to do."""
 
 
 class Run(NamedTuple):
@@ -183,7 +183,7 @@ def store_for(dataset: str, prefix: str = OWN) -> Store:
 
 @contextmanager
 def _reading(path: Path, fault: str, otherwise: str) -> Iterator[None]:
-    # Turns what goes wrong into an error that says the way out; only bad content is to be replaced.
+    # Turns failures into an error that says what to do; only bad content is to be replaced.
     try:
         yield
     except OSError as error:
@@ -203,9 +203,9 @@ def _digest(content: Any, weights: Mapping[str, Tensor] | None = None) -> str:
 
 
 def atomic_write(target: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill, finds it whole or not at all. Raises OSError."""
+    """Replace a file at once: readers see the old or the new one, after a kill too. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # What killed processes of this machine left half-written in the folder is removed.
+    # Half-written files of killed processes of this machine are removed.
     for left in target.parent.glob(f".*.{platform.node()}.*.part"):
         process = left.name.split(".")[-3]
         if process.isdecimal() and not psutil.pid_exists(int(process)):

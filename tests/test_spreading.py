@@ -38,7 +38,7 @@ def test_the_result_is_the_limit_of_the_iteration():
         f = 0.99 * s @ f + 0.01 * y
     f /= f.sum(0)
     shares, _ = spread(GRAPH, ONE_EACH, TEN, 0.99)
-    reached = f.sum(1) > 1e-6  # without parts that hardly any label reaches
+    reached = f.sum(1) > 1e-6  # without parts that almost no label reaches
     assert np.allclose(shares[reached], (f / f.sum(1, keepdims=True))[reached], atol=2e-3)
 
 
