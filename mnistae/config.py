@@ -89,7 +89,7 @@ class Transfer:
     neighbours: Annotated[int, Field(ge=1, le=1_000)] = 15  # of each node of the graph that labels spread on
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.99  # the share that a node takes from its neighbours
     nodes: Annotated[int, Field(ge=11, le=55_000)] = 55_000  # the first ones of the training images
-    teacher: Literal["labels", "spread", "spread_soft"] = "labels"  # the other two: of all nodes, by spreading
+    teacher: Literal["labels", "spread", "spread_soft"] = "labels"  # the other two: spread to all nodes
     batch_size: Annotated[int, Field(ge=0, le=60_000)] = 0  # 0: as many as there are labels
 
     @model_validator(mode="after")
