@@ -1,6 +1,6 @@
 """What an experiment may be, and the name under which it is found."""
 
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import fields, replace
 
 import pytest
 from small import TINY
@@ -8,9 +8,7 @@ from small import TINY
 from mnistae.config import Config, Transfer
 
 
-def test_a_config_is_frozen_hashable_and_named_by_every_field():
-    with pytest.raises(FrozenInstanceError):
-        TINY.epochs = 3
+def test_a_config_is_named_by_every_field():
     assert Config(channels=[16, 32]) == Config(channels=(16, 32))
     assert Config(distortion=0).name == Config(distortion=0.0).name
     changes = {
