@@ -90,7 +90,7 @@ def evaluate_all(
     experiments = list(dict.fromkeys(experiments))
     found = store.outcomes(experiments)
     missing = [e for e in experiments if e not in found]
-    # Here, or many processes would each train the same encoder.
+    # Else many processes would each train the same encoder.
     needed = (e.encoder for e in missing if READS[e.scheme] == "code")
     trained_all(needed, store, progress=progress, mnist=mnist)
     missing.sort(key=lambda e: e.encoder.name)  # neighbours share what a process keeps of an encoder
