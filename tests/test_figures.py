@@ -1,8 +1,5 @@
 """What a figure shows is what it was given."""
 
-import base64
-import re
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -77,34 +74,3 @@ def test_each_digit_is_labelled_at_its_median(axis):
     points = np.array([[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]])
     figures.digit_scatter(axis, points, torch.tensor([7, 7, 1]))
     assert {text.get_text(): text.get_position() for text in axis.texts} == {"7": (1.0, 0.0), "1": (9.0, 9.0)}
-
-
-def test_a_table_has_no_row_numbers_and_a_reader_s_options_change_no_digit():
-    frame = pd.DataFrame({"error": [0.0312345], "text": ["0.1 ± 0.2" * 20], "n": [12345]}, index=["base"])
-    many = pd.DataFrame({n: range(100) for n in range(30)})
-    options = ["display.float_format", "{:.2f}".format, "display.max_colwidth", 10]
-    with pd.option_context(*options, "display.max_rows", 5, "display.max_columns", 5):
-        html = figures.table(frame).data
-        assert figures.table(many).data.count("<td>") == 3_000
-    assert html.count("<th>") == 3
-    assert re.findall("<td>(.*)</td>", html) == ["0.031234", "0.1 ± 0.2" * 20, "12345"]
-    assert 'class="dataframe"' in html
-
-
-@pytest.mark.parametrize("note", ["", "MNIST's stored results"])
-def test_a_figure_is_shown_once_with_its_note(monkeypatch, note):
-    displayed = []
-    monkeypatch.setattr(figures, "display", lambda data, metadata, raw: displayed.append((data, metadata)))
-    with plt.rc_context({"text.usetex": True}):  # as a reader's matplotlibrc may ask
-        figures.style()
-        figure, _ = plt.subplots()
-        figures.show(note)
-    [(shown, metadata)] = displayed
-    assert shown["text/plain"] == "<Figure>", "the same with every version of matplotlib"
-    assert base64.b64decode(shown["image/png"]).startswith(b"\x89PNG")
-    assert metadata == ({"mnistae": {"note": note}} if note else {})
-    assert "".join(text.get_text() for text in figure.texts) == note
-    assert not plt.get_fignums(), "or it would be shown again"
-    table = figures.table(pd.DataFrame({"d": [2]}), note)
-    assert (table.metadata, table.data.count("<caption")) == (metadata, bool(note))
-    assert note in table.data

@@ -1,7 +1,6 @@
 """Whatever a caller hands in: the right result, or a ValueError or TypeError that says what is allowed."""
 
 import math
-from dataclasses import fields
 
 import pytest
 import torch
@@ -9,50 +8,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mnistae import measures
-from mnistae.config import Config, Transfer
+from mnistae.config import Config
 from mnistae.training import build
 
-numbers = st.one_of(
-    st.integers(), st.floats(), st.sampled_from([0, -1, 1, 2, 10**30, math.nan, math.inf, -math.inf, 1e-300])
-)
-others = st.one_of(st.none(), st.booleans(), st.text(max_size=5), st.lists(numbers, max_size=3))
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-
-WHOLE = {Config: {}, Transfer: {"scheme": "frozen", "encoder": Config(), "labels_per_class": 1, "draw": 0}}
-FIELDS = [(record, field.name) for record in WHOLE for field in fields(record)]
-
-
-def refusal(call):
-    """What a ValueError or TypeError says; nothing if all went well. Any other exception is a fault."""
-    try:
-        call()
-    except (ValueError, TypeError) as error:
-        return str(error)
-    return ""
-
-
-@quick
-@given(st.sampled_from(FIELDS), st.one_of(numbers, others))
-def test_any_value_in_any_field_works_or_is_refused(record_and_field, value):
-    record, field = record_and_field
-    said = refusal(lambda: hash(record(**WHOLE[record] | {field: value})))
-    assert not said or field in said
-    assert not said or " should " in said or "exceeded maximum size" in said, "no range beyond 64 bits"
-
-
-@quick
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(-1, 900),
     st.lists(st.one_of(st.integers(-1, 8), st.just(5_000)), max_size=7).map(tuple),
     st.one_of(st.integers(-2, 12), st.floats()),
 )
 def test_any_architecture_is_refused_or_works(latent_dim, channels, kernel_size):
-    asked = {"latent_dim": latent_dim, "channels": channels, "kernel_size": kernel_size}
-    if said := refusal(lambda: Config(**asked)):
-        assert any(field in said for field in asked)
-    else:
-        assert build(Config(**asked)).eval()(GOOD).shape == GOOD.shape
+    try:
+        config = Config(latent_dim, channels, kernel_size)
+    except ValueError:
+        return
+    assert build(config).eval()(GOOD).shape == GOOD.shape
 
 
 GOOD = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -99,16 +70,10 @@ def paths(*alphas):
     ("call", "message"),
     [
         (lambda: measures.mse(BAD_IMAGES["bytes"], GOOD), "^images are torch.uint8: allowed are"),
-        (lambda: measures.mse(BAD_IMAGES["a list"], GOOD), "^images are list: allowed are"),
         (lambda: measures.mse(GOOD, GOOD * 255), "divide bytes by 255"),
         (lambda: measures.mse(GOOD, GOOD[:1]), "allowed are equal ones"),
-        (lambda: measures.pca(GOOD, 7), "n_components=7 must be between 0 and .*=6"),
         (lambda: measures.pca_errors(GOOD, GOOD, ()), r"latent_dims=\(\): allowed"),
         (lambda: measures.pca_errors(GOOD, GOOD, (3, -1)), r"latent_dims=\(3, -1\): allowed"),
-        (lambda: measures.chance_level(1, 5), "n=1, d=5"),
-        (lambda: measures.chance_level(100, 1), "n=100, d=1"),
-        (lambda: measures.correlation_summary(torch.rand(10, 1)), "minimum of 2 is required"),
-        (lambda: measures.correlation_summary(torch.rand(1, 10)), "minimum of 2 is required"),
         (lambda: measures.correlation_summary(torch.full((10, 3), math.nan)), "contains NaN"),
         (lambda: measures.correlation_summary(torch.ones(10, 3)), "0 live coordinates: .* needs at least 2"),
         (lambda: measures.accuracy(torch.nn.Identity(), GOOD, torch.zeros(5)), "6 images and 5 labels"),

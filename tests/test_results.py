@@ -1,11 +1,14 @@
+import base64
+import re
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from mnistae import data, results
+from mnistae import data, figures, results
 from mnistae.config import Config
 from mnistae.results import Chapter
 from mnistae.store import Run
@@ -15,9 +18,13 @@ EMPTY = data.Split(torch.zeros(0, 1, 28, 28), torch.zeros(0))
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is displayed: (text, output metadata) one by one."""
+    """What is displayed: (content, output metadata) one by one."""
     found = []
-    monkeypatch.setattr(results, "display", lambda text, metadata=None: found.append((text.data, metadata)))
+
+    def display(content, metadata=None, raw=False):
+        found.append((content if raw else content.data, metadata))
+
+    monkeypatch.setattr(results, "display", display)
     return found
 
 
@@ -63,7 +70,37 @@ def test_a_note_follows_from_the_data_of_what_is_shown():
     assert MNIST.note() == MNIST.note(stored) == ""
     assert SAMPLE.note() == SAMPLE.note(mixed) == "NOT RESULTS: embedded sample, seen in training"
     assert SAMPLE.note(stored) == "MNIST's stored results"
-    assert SAMPLE.table(stored, stored).metadata == {"mnistae": {"note": "MNIST's stored results"}}
+
+
+@pytest.mark.parametrize("chapter", [MNIST, SAMPLE])
+def test_figures_and_tables_are_shown_with_their_note(shown, chapter):
+    frame = pd.DataFrame({"dataset": ["MNIST"]})
+    note = chapter.note(frame)
+    with plt.rc_context({"text.usetex": True}):  # as a reader's matplotlibrc may ask
+        figures.style()
+        figure, _ = plt.subplots()
+        chapter.show(frame)
+    [(content, metadata)] = shown
+    assert content["text/plain"] == "<Figure>", "the same with every version of matplotlib"
+    assert base64.b64decode(content["image/png"]).startswith(b"\x89PNG")
+    assert metadata == ({"mnistae": {"note": note}} if note else {})
+    assert "".join(text.get_text() for text in figure.texts) == note
+    assert not plt.get_fignums(), "or it would be shown again"
+    table = chapter.table(frame, frame)
+    assert table.metadata == metadata
+    assert (f'<caption style="color:red">{note}</caption>' in table.data) == bool(note)
+
+
+def test_a_table_has_no_row_numbers_and_a_reader_s_options_change_no_digit():
+    frame = pd.DataFrame({"error": [0.0312345], "text": ["0.1 ± 0.2" * 20], "n": [12345]}, index=["base"])
+    many = pd.DataFrame({n: range(100) for n in range(30)})
+    options = ["display.float_format", "{:.2f}".format, "display.max_colwidth", 10]
+    with pd.option_context(*options, "display.max_rows", 5, "display.max_columns", 5):
+        html = MNIST.table(frame).data
+        assert MNIST.table(many).data.count("<td>") == 3_000
+    assert html.count("<th>") == 3
+    assert re.findall("<td>(.*)</td>", html) == ["0.031234", "0.1 ± 0.2" * 20, "12345"]
+    assert 'class="dataframe"' in html
 
 
 def test_records_are_rounded_joined_and_named_by_their_data(tmp_path):

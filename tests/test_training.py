@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,14 @@ from mnistae.training import TrainingError, build, fit, optimizer_for, reconstru
 REGULARISED = [replace(TINY, noise=0.5), replace(TINY, kl_weight=1e-3)]
 
 
-@pytest.mark.parametrize("config", [TINY, *REGULARISED, replace(TINY, task="classify", learning_rate=0.1)])
+CLASSIFIER = replace(TINY, task="classify", learning_rate=0.1)
+LEARNING = [
+    *(TINY, *REGULARISED, replace(TINY, loss="l1"), replace(TINY, optimizer="adamw", learning_rate=0.01)),
+    *(CLASSIFIER, replace(CLASSIFIER, downsampling="max_pool")),
+]
+
+
+@pytest.mark.parametrize("config", LEARNING)
 def test_training_learns(mnist, config):
     trained = train(config, mnist)
     assert len(trained.history) == config.epochs
@@ -26,12 +34,6 @@ def test_training_learns(mnist, config):
     assert restored(config, trained.weights).state_dict().keys() == initial.keys()
     changed = {name for name, weight in trained.weights.items() if not torch.equal(weight, initial[name])}
     assert changed == set(initial), "every weight and every statistic of batch norm"
-
-
-def test_ten_images_are_enough_data(mnist):
-    few = mnist._replace(train=Split(*(part[:10] for part in mnist.train)))
-    weights = train(replace(TINY, epochs=60, images=10, batch_size=10), few).weights
-    assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
 def test_validation_and_test_images_change_no_weight(mnist):
@@ -104,15 +106,8 @@ def test_diverged_and_collapsed_networks_are_named(mnist):
         train(TINY, poisoned)
     with pytest.raises(TrainingError, match=r"collapsed: validation error 0\.\d+; a constant answer has 0"):
         train(replace(TINY, learning_rate=10, optimizer="adamw"), mnist)
-    with pytest.raises(
-        TrainingError, match=r"collapsed.*a constant answer has 2\.3026\. Lower learning_rate"
-    ):
-        train(replace(TINY, task="classify", learning_rate=10, optimizer="adamw"), mnist)
-
-
-def test_an_impossible_device_is_refused_by_torch(mnist):
-    with pytest.raises(RuntimeError, match=r"device.*abacus"):
-        train(TINY, mnist, device="abacus")
+    with pytest.raises(TrainingError, match=r"collapsed.*a constant answer has 2\.3026\."):
+        train(replace(CLASSIFIER, learning_rate=10, optimizer="adamw"), mnist)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -140,10 +135,10 @@ def test_training_on_a_cpu_opens_no_cuda_context():
     subprocess.run([sys.executable, "-c", GPUS], cwd=folder, check=True)
 
 
-def fitted(mnist, objective, config=TINY, split=None, optimizer=None, **options):
-    network = build(config)
+def fitted(mnist, objective, split=None, optimizer=None, **options):
+    network = build(TINY)
     options = {"epochs": 1, "batch_size": 64, "seed": 0} | options
-    trainer = optimizer(network.parameters()) if optimizer else optimizer_for(network, config)
+    trainer = optimizer(network.parameters()) if optimizer else optimizer_for(network, TINY)
     return network, fit(network, split or mnist.train, objective, trainer, **options)
 
 
@@ -166,9 +161,8 @@ def test_history_is_the_exact_mean_over_images(mnist):
     def loss_of_fixed_network(network, x, labels):
         return reconstruct(network.eval(), x, labels)
 
-    network, ([row], _) = fitted(
-        mnist, loss_of_fixed_network, optimizer=lambda p: torch.optim.SGD(p, lr=1e-30), batch_size=37
-    )
+    still = partial(torch.optim.SGD, lr=1e-30)
+    network, ([row], _) = fitted(mnist, loss_of_fixed_network, optimizer=still, batch_size=37)
     assert row["train"] == pytest.approx(reconstruct(network.eval(), images, None).item(), rel=1e-5)
 
 
@@ -177,13 +171,6 @@ def test_few_steps_are_enough_to_train(mnist, steps):
     few = Split(*(part[: 10 * steps] for part in mnist.train))
     _, (history, _) = fitted(mnist, reconstruct, split=few, batch_size=10)
     assert len(history) == 1
-
-
-def test_adamw_trains_every_weight(mnist):
-    config = replace(TINY, optimizer="adamw", learning_rate=0.01)
-    before = build(config).state_dict()
-    network, _ = fitted(mnist, reconstruct, config)
-    assert all(not torch.equal(weight, before[name]) for name, weight in network.named_parameters())
 
 
 def test_distortion_leaves_half_of_each_batch_alone(mnist):
