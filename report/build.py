@@ -236,7 +236,8 @@ def build_pages(notebooks, sources=None):
     """{file name: page}, index.html among them; a page holds all that it needs."""
     books, _, stamp = read(notebooks, sources)
     chapters, answers = prepared(books, stamp, paper=False)
-    cells = [*front(stamp, f"# {TITLE}\n\n{SUBTITLE}."), summarised("## The answers"), *answers]
+    words = f"# {TITLE}\n\n{SUBTITLE}. [Draw a digit](live.html) and see what the networks make of it."
+    cells = [*front(stamp, words), summarised("## The answers"), *answers]
     chapters = {"index": (TITLE, cells)} | chapters
     links = "".join(f'<a href="{s}.html">{html.escape(title)}</a>' for s, (title, _) in chapters.items())
     links += live.LINK

@@ -4,7 +4,6 @@ import io
 import json
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from run import ROOT, Failed
 
@@ -18,24 +17,27 @@ ALT = (
     "blended pixels. The participation ratio over d falls for both. Accuracy with 50 labels is highest near "
     "d = 10. In error, midpoints and accuracy the auto-encoder is better than PCA at every d."
 )
+KEYS = ["chapter", "method", "d"]
 CODE, PCA, PIXELS = "auto-encoder", "PCA", "the pixels themselves"
 
 
+def tidy(rows, value, *names):
+    """{method: {d: row[value]}} from rows with method and d. names: what they call CODE, PCA and PIXELS."""
+    ours = dict(zip(names, (CODE, PCA, PIXELS), strict=True))
+    found = {name: {} for name in ours.values()}
+    for row in rows:
+        if row["method"] in ours:
+            found[ours[row["method"]]][row["d"]] = row[value] if value else row
+    return found
+
+
 def by_size(kept, name):
-    """{d: numbers} from {d: {name: numbers}}."""
+    """{d: kept[d][name]}."""
     return {d: row[name] for d, row in kept.items()}
 
 
-def tidy(rows, method, size, value, names):
-    """{method: {d: numbers}} from rows with these fields. names: what they call CODE, PCA and PIXELS."""
-    frame = pd.DataFrame(rows).set_index([method, size])[value]
-    return {ours: frame[theirs].to_dict() for ours, theirs in zip((CODE, PCA, PIXELS), names, strict=True)}
-
-
-BLENDING = ("auto-encoder", "PCA", "pixel blending")
-SPREADING = ("spreading_code", "spreading_pca", "spreading_pixels")
-# A panel a chapter. Key in results.json: the numbers that are drawn of it, {method: {d: one or a list}},
-# title, label. The d of PIXELS is not used.
+# A panel a chapter. Key in results.json: what is drawn of it, title, label. What is drawn: {method: {d: ...}}
+# with a number, a list of runs, or {"mean": ..., "std": ...}. The d of PIXELS is not used.
 PANELS = {
     "reconstruction": (
         lambda kept: {CODE: by_size(kept["by_latent_dim"], "test_mse"), PCA: kept["pca"]},
@@ -43,7 +45,7 @@ PANELS = {
         "test error\n(MSE per pixel)",
     ),
     "interpolation_midpoints": (
-        lambda kept: tidy(kept["methods"], "method", "d", "sure_end", BLENDING),
+        lambda kept: tidy(kept, "sure_end", "auto-encoder", "PCA", "pixel blending"),
         "Midpoints: best at 8 and 10",
         "surely one of the\ntwo digits (share)",
     ),
@@ -52,11 +54,8 @@ PANELS = {
         "Evenness falls with d",
         "participation\nratio / d",
     ),
-    "transfer_spreading": (
-        lambda kept: tidy(
-            [row for row in kept if row["labels_per_class"] == 5],
-            *("scheme", "latent_dim", "test_accuracy", SPREADING),
-        ),
+    "transfer_by_size": (
+        lambda kept: tidy(kept, None, "spreading, code", "spreading, PCA", "spreading, pixels"),
         "50 labels: best near d = 10",
         "test accuracy,\nlabel spreading",
     ),
@@ -64,30 +63,27 @@ PANELS = {
 
 
 def measured(results):
-    """What is drawn, as a tidy table: chapter, method, d, value. Raises Failed for a key that is missing."""
+    """Mean and sd of what is drawn, by chapter, method and d. Raises Failed for a key that is missing."""
     rows = []
     for chapter, (key, (read, *_)) in enumerate(PANELS.items(), start=1):
         if key not in results:
-            raise Failed(
-                f"results.json has no '{key}', of chapter {chapter}: run all notebooks with `make refresh`"
-            )
+            raise Failed(f"results.json has no '{key}': run chapter {chapter}, or all with `make refresh`")
         try:
             for method, sizes in read(results[key]).items():
-                rows += [(chapter, method, int(d), v) for d in sizes for v in np.ravel(sizes[d]).tolist()]
+                if not sizes:
+                    raise KeyError(method)
+                for d, kept in sizes.items():
+                    runs = kept if isinstance(kept, dict) else pd.Series(kept).agg(["mean", "std"])
+                    rows.append((chapter, method, int(d), runs["mean"], runs["std"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Failed(f"'{key}' of chapter {chapter} has another form than story.py: {error!r}") from None
-    return pd.DataFrame(rows, columns=["chapter", "method", "d", "value"])
-
-
-def means(table):
-    """The mean of the numbers for each chapter, method and d."""
-    return table.groupby(["chapter", "method", "d"]).value.mean()
+    return pd.DataFrame(rows, columns=[*KEYS, "mean", "sd"]).set_index(KEYS).sort_index()
 
 
 def unsupported(table):
     """What sentence, titles and ALT say without support from the numbers."""
-    (error, sure, even, labels), pca = ([means(table)[n, m] for n in (1, 2, 3, 4)] for m in (CODE, PCA))
-    blending = means(table)[2, PIXELS].mean()
+    (error, sure, even, labels), pca = ([table["mean"][n, m] for n in (1, 2, 3, 4)] for m in (CODE, PCA))
+    blending = table["mean"][2, PIXELS].mean()
     better = (pca[0] > error).all() and (sure > pca[1]).all() and (labels > pca[3]).all()
     falling = [error, pca[0], even, pca[2]]
     said = {
@@ -102,7 +98,7 @@ def unsupported(table):
 
 def numbers(table):
     """The means that are drawn, as text. A picture holds its own, to be compared with the results."""
-    return json.dumps([[*place, float(f"{value:.6g}")] for place, value in means(table).items()])
+    return json.dumps([[*place, float(f"{value:.6g}")] for place, value in table["mean"].items()])
 
 
 def picture(results):
@@ -112,20 +108,21 @@ def picture(results):
         raise Failed(f"the numbers do not support report/story.py: {'; '.join(words)}. Change its words.")
     figures.style()
     figure, axes = plt.subplots(2, 2, figsize=(7, 4.9))
-    panels = zip(axes.flat, table.groupby("chapter"), PANELS.values(), strict=True)
-    for axis, (chapter, part), (_, title, label) in panels:
-        curves, pixels = part[part.method != PIXELS], part[part.method == PIXELS]
-        look = {"hue_order": [CODE, PCA], "dashes": {CODE: "", PCA: (4, 1.5)}}
-        figures.sweep(curves, "d", "value", hue="method", ax=axis, **look)
-        if len(pixels):
-            axis.axhline(pixels.value.mean(), color="black", linestyle=":", label=PIXELS)
-            handles = axis.get_legend_handles_labels()
-        axis.get_legend().remove()
-        figures.ticks_at(axis, sorted(curves.d.unique()), "size of the code d" if chapter > 2 else "")
+    looks = {CODE: {"marker": "o", "color": figures.COLOURS[0]}}
+    looks[PCA] = {"marker": "s", "color": figures.COLOURS[1], "linestyle": "--"}
+    panels = zip(axes.flat, PANELS.values(), strict=True)
+    for chapter, (axis, (_, title, label)) in enumerate(panels, start=1):
+        for method, look in looks.items():
+            curve = table.loc[chapter, method]
+            axis.errorbar(curve.index, curve["mean"], curve.sd, capsize=3, label=method, **look)
+        if (chapter, PIXELS) in table.index:
+            axis.axhline(table["mean"][chapter, PIXELS].mean(), color="black", linestyle=":", label=PIXELS)
+            pixels, *curves = axis.get_legend_handles_labels()[0]
+        figures.ticks_at(axis, curve.index, "size of the code d" if chapter > 2 else "")
         axis.set_ylabel(label)
         axis.set_title(f"{chapter}  {title}", loc="left", size=11.5)
     figures.plain_log(axes[0, 0], PANELS["reconstruction"][2])
-    figure.legend(*handles, loc="outside upper center", ncols=3)
+    figure.legend(handles=[*curves, pixels], loc="outside upper center", ncols=3)
     about = {"Software": None, "Comment": numbers(table)}
     figure.savefig(content := io.BytesIO(), format="png", dpi=160, metadata=about)
     plt.close(figure)
