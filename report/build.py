@@ -8,7 +8,6 @@ import argparse
 import base64
 import copy
 import html
-import io
 import json
 import re
 import sys
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import live
 import pypandoc
+import story
 import submission
 import typst
-from PIL import Image
 from run import KERNEL, ROOT, VIEW, Failed, data_of, widgets_of
 from run import read as read_notebook
 
@@ -29,6 +28,7 @@ from mnistae.store import atomic_write
 REPORT = ROOT / "report"
 TITLE = "Auto-encoders on MNIST"
 SUBTITLE = "Reconstruction, interpolation, decorrelation, transfer learning, theory"
+AUTHOR = "The mnistae authors"
 SOURCE = "MNIST (LeCun, Cortes and Burges, 1998)"
 TABLE_START, TABLE_END = "<!-- results -->", "<!-- end of results -->"
 FORMS = ("image/png", "text/markdown", "text/html", "text/plain")  # the fullest first
@@ -80,13 +80,6 @@ def check(cell, place, stamp):
             )
 
 
-def reduced(picture):
-    """The same picture in 128 colours, which is fewer than half of the bytes."""
-    image, content = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"), io.BytesIO()
-    image.quantize(128).save(content, "PNG")
-    return base64.b64encode(content.getvalue()).decode()
-
-
 def unfold(state, model):
     """The state of a widget and of all that it holds, depth first."""
     own = state[model.removeprefix("IPY_MODEL_")]["state"]
@@ -98,8 +91,8 @@ def widget(parts):
     kinds = {part["_model_name"]: part for part in parts}
     if "PlayModel" not in kinds:
         return (
-            '<p class="live">What moves here needs a kernel, and so the running notebook. The '
-            '<a href="live.html">live page</a> interpolates without one.</p>'
+            '<p class="live">This part works only in the running notebook: Python computes its pictures. '
+            'The <a href="live.html">live page</a> interpolates between two digits without Python.</p>'
         )
     names, *frames, words = (part["value"] for part in parts if part["_model_name"] == "HTMLModel")
     options = map(html.escape, kinds["DropdownModel"]["_options_labels"])
@@ -119,8 +112,6 @@ def fullest(output, place, state, paper):
         raise Failed(f"{place} has a widget without stored state, {way_out}")
     if VIEW in data:
         data = {} if paper else {"text/markdown": widget(unfold(state, data[VIEW].model_id))}
-    if "image/png" in data:
-        data = {"image/png": reduced(data["image/png"])}
     form = next((form for form in FORMS if form in data), None)
     return output | {"data": {form: data[form]} if form else {}}
 
@@ -171,7 +162,8 @@ def answers_of(cells, stem, chapter, names, paper):
         links = [f"[{names[id]}]({target}{id})" for id in dict.fromkeys([cell.id, proof])]
         said = [output["data"].get("text/markdown", "✓") for output in cell.get("outputs", [])]
         text = "\n\n".join(words for words in said if not words.startswith("✓")) or cell.source
-        found.append(summarised(text, see=f"({', '.join(links)})", place=place))
+        asked = {"ask": about.question} if "question" in about else {}
+        found.append(summarised(text, see=f"({', '.join(links)})", place=place, **asked))
     return found
 
 
@@ -179,6 +171,19 @@ def summarised(text, **about):
     """A cell of the page of all answers."""
     about = {"tags": ["summary"], "place": text, **about}
     return {"cell_type": "markdown", "source": text, "metadata": about}
+
+
+def front(stamp, words="", picture=None):
+    """The cells before the answers: words, and the study in one picture (PNG; default: the stored one)."""
+    if picture is None and not story.PICTURE.exists():
+        raise Failed("report/story.png is missing: `python report/build.py story` draws it from results.json")
+    about = {"tags": ["front"], "place": "the picture of the study", "alt": story.ALT, "width": "96%"}
+    mark = " (MNIST's stored results)" if stamp else ""
+    about["caption"] = f"**{story.SENTENCE}** Each panel is the main result of one chapter{mark}."
+    content = base64.b64encode(picture or story.PICTURE.read_bytes()).decode()
+    shown = {"output_type": "display_data", "data": {"image/png": content}, "metadata": {}}
+    cell = {"cell_type": "code", "id": "story", "source": "", "execution_count": None, "outputs": [shown]}
+    return [summarised(words, tags=["front"]), cell | {"metadata": about}]
 
 
 def prepared(books, stamp, paper=True, code=False):
@@ -201,18 +206,20 @@ def pandoc(cells, to, template, *options):
     return pypandoc.convert_text(json.dumps(notebook), to, "ipynb", options, verify_format=False)
 
 
-def build_pdf(notebooks, code=False, identity=None, sources=None):
-    """The report as bytes."""
+def build_pdf(notebooks, code=False, identity=None, sources=None, picture=None):
+    """The report as bytes. picture: of the whole study, if not the stored one."""
     books, data, stamp = read(notebooks, sources)
     chapters, answers = prepared(books, stamp, code=code)
     cells = [cell for _, cells in chapters.values() for cell in cells]
+    cells = [*front(stamp, picture=picture), *answers, *cells]
     pins = re.findall(r"^([\w.-]+)(?:\[.*?\])?(==[^\s;\\]+)", (ROOT / "requirements.lock").read_text(), re.M)
     inputs = {"title": TITLE, "subtitle": SUBTITLE, "pins": "\n".join(map("".join, pins)), "stamp": stamp}
     inputs |= {"data": f"Data: {stamp or SOURCE}" if data else "", **(identity or {})}
+    inputs["name"] = inputs.get("name") or AUTHOR
     options = {"ignore_system_fonts": True, "sys_inputs": inputs}
     with tempfile.TemporaryDirectory() as folder:
         media = f"--extract-media={folder}"
-        text = pandoc([*answers, *cells], "typst-smart", "template.typ", media).replace(folder, "")
+        text = pandoc(cells, "typst-smart", "template.typ", media).replace(folder, "")
         try:
             pdf, warnings = typst.compile_with_warnings(text.encode(), root=folder, **options)
         except typst.TypstError as error:
@@ -229,16 +236,18 @@ def build_pages(notebooks, sources=None):
     """{file name: page}, index.html among them; a page holds all that it needs."""
     books, _, stamp = read(notebooks, sources)
     chapters, answers = prepared(books, stamp, paper=False)
-    front = summarised(f"# {TITLE}\n\n{SUBTITLE}.\n\n## Answers")
-    chapters = {"index": (TITLE, [front, *answers])} | chapters
+    words = f"# {TITLE}\n\n{SUBTITLE}. [Draw a digit](live.html) and see what the networks make of it."
+    cells = [*front(stamp, words), summarised("## The answers"), *answers]
+    chapters = {"index": (TITLE, cells)} | chapters
     links = "".join(f'<a href="{s}.html">{html.escape(title)}</a>' for s, (title, _) in chapters.items())
     links += live.LINK
-    options = ["--mathml", "--embed-resources", "--toc", "--toc-depth=2"]
-    options += [f"-Vlinks={links}", f"-Vstamp={stamp}"]
-    return {
-        f"{stem}.html": pandoc(cells, "html5", "page.html", f"-Mtitle={title}", *options, *live.options(stem))
-        for stem, (title, cells) in chapters.items()
-    }
+    options = ["--mathml", "--embed-resources", f"-Vlinks={links}", f"-Vstamp={stamp}"]
+    pages = {}
+    for stem, (title, cells) in chapters.items():
+        own = ["--toc", "--toc-depth=2"] if stem != "index" else []  # its header links to all chapters
+        own += [f"-Mtitle={title}", *live.options(stem)]
+        pages[f"{stem}.html"] = pandoc(cells, "html5", "page.html", *options, *own)
+    return pages
 
 
 def result_table(results):
@@ -248,22 +257,23 @@ def result_table(results):
 
 
 def refreshed():
-    """Results, README table and PDF, {path: bytes}, of a run on MNIST that has just rewritten notebooks/."""
+    """Results, picture, README table and PDF, {path: bytes}, of a run on MNIST that rewrote notebooks/."""
     results = collected()
     if {results["dataset"], read(ROOT / "notebooks")[1]} != {"MNIST"}:
         raise Failed("the run was not on MNIST: only MNIST's results are committed")
-    readme = (ROOT / "README.md").read_text("utf-8")
+    picture, readme = story.picture(results), (ROOT / "README.md").read_text("utf-8")
     before, after = readme.split(TABLE_START)[0], readme.split(TABLE_END)[1]
     return {
         REPORT / "results.json": (json.dumps(results, indent=1) + "\n").encode(),
         ROOT / "README.md": f"{before}{TABLE_START}\n{result_table(results)}\n{TABLE_END}{after}".encode(),
-        REPORT / "ex2.pdf": build_pdf(ROOT / "notebooks"),
+        story.PICTURE: picture,
+        REPORT / "ex2.pdf": build_pdf(ROOT / "notebooks", picture=picture),
     }
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Build the report from executed notebooks.")
-    parser.add_argument("command", choices=("pdf", "html", "submission", "refresh"))
+    parser.add_argument("command", choices=("pdf", "html", "submission", "refresh", "story"))
     parser.add_argument("--notebooks", type=Path, help="a folder of executed ones; default: report/build")
     parser.add_argument("--output", type=Path, help="default: report/build/ex2.pdf, report/html")
     parser.add_argument("--code", action="store_true", help="show the code of the cells in the PDF")
@@ -284,6 +294,8 @@ def main(argv=None):
             built = {folder / name: page.encode() for name, page in pages.items()}
         elif options.command == "refresh":
             built = refreshed()
+        elif options.command == "story":
+            built = {story.PICTURE: story.picture(json.loads((REPORT / "results.json").read_text("utf-8")))}
         else:
             pdf = build_pdf(notebooks, options.code, identity, sources)
             built = {options.output or REPORT / "build/ex2.pdf": pdf}

@@ -21,7 +21,7 @@ SOURCES = {
 
 def options(stem):
     """Pandoc's options for a page that points to the live page in its text, not only in its links."""
-    return ["--variable=live"] if stem.startswith(("index", "01", "02")) else []
+    return ["--variable=live"] if stem.startswith(("01", "02")) else []
 
 
 def page(index):

@@ -85,7 +85,7 @@ local function set(cell)
 end
 
 function Pandoc(doc)
-  local answers, body = pandoc.Blocks({}), pandoc.Blocks({})
+  local front, answers, body = pandoc.Blocks({}), pandoc.Blocks({}), pandoc.Blocks({})
   for _, cell in ipairs(doc.blocks) do
     about = cell.attributes
     local blocks, tags, see = set(cell), about.tags or "", about.see -- where an answer stands
@@ -95,8 +95,9 @@ function Pandoc(doc)
       if blocks[#blocks].t ~= "Para" then blocks:insert(pandoc.Para({})) end
       blocks[#blocks].content:extend({ pandoc.Space(), table.unpack(read(see)[1].content) })
     end
+    if about.ask then blocks = styled("question", read(about.ask)) .. blocks end
     if not html then blocks:insert(1, raw("// " .. about.place)) end
-    (tags:find('"summary"') and answers or body):extend(blocks)
+    (tags:find('"front"') and front or tags:find('"summary"') and answers or body):extend(blocks)
   end
-  return pandoc.Pandoc(styled("answers", answers) .. body, doc.meta)
+  return pandoc.Pandoc(front .. styled("answers", answers) .. body, doc.meta)
 end

@@ -19,7 +19,7 @@ from nbclient.exceptions import CellExecutionError
 from mnistae.store import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
-KEPT = ("tags", "alt", "width", "figure")  # other cell metadata changes with the editor
+KEPT = ("tags", "alt", "width", "figure", "question")  # other cell metadata changes with the editor
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 LANGUAGE = {"name": "python", "file_extension": ".py"}  # `nbconvert --to script` asks for the ending
 STATE, VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupyter.widget-view+json"

@@ -183,7 +183,7 @@ def test_what_belongs_together_stays_on_one_line(pages, browser):
 def page(pages, browser):
     """The page with the slider; whatever goes wrong in it fails the test."""
     page, faults = opened(browser, (pages / "02_interpolation.html").as_uri())
-    assert page.get_by_text("needs a kernel, and so the running notebook").is_visible()
+    assert page.get_by_text("works only in the running notebook").is_visible()
     yield page
     page.close()
     assert faults == []

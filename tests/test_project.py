@@ -31,6 +31,15 @@ def test_readme_table_is_made_from_the_results():
     assert f"{build.TABLE_START}\n{table}\n{build.TABLE_END}" in README
 
 
+def test_the_readme_opens_with_the_picture_in_words_too_and_is_short():
+    import story
+
+    opening = README.partition("| notebook |")[0]
+    assert story.SENTENCE in opening
+    assert f"![{story.ALT}](report/story.png)" in opening
+    assert len([word for word in README.split() if re.search(r"\w", word)]) <= 1200
+
+
 def test_every_target_that_the_readme_names_exists():
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE))

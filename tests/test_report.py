@@ -16,7 +16,7 @@ from statistics import mean
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
+from PIL import Image, ImageChops
 from pypdf import PdfReader
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "report"))
 build = importlib.import_module("build")
 live = importlib.import_module("live")
 run = importlib.import_module("run")
+story = importlib.import_module("story")
 submission = importlib.import_module("submission")
 weights = importlib.import_module("weights")
 
@@ -90,7 +91,7 @@ def study(folder, *cells, state=None):
     box = new_output("execute_result", view | words, execution_count=1)
     formula = r"$$\frac{1}{N} \sum_{i=1}^{N} \lVert x_i \rVert^2, \quad \lvert a \rvert \le \alpha$$"
     links = "See [there](#question)."
-    proved = {"tags": ["answer"], "figure": "words"}
+    proved = {"tags": ["answer"], "figure": "words", "question": "How far?"}
     nb = new_notebook(
         cells=[
             new_markdown_cell(f"# 1  First\n\n{links}\n\n{formula}", id="title"),
@@ -134,14 +135,18 @@ def test_the_chapter_is_typeset(small):
     pages = texts(pdf)
     text = "\n".join(pages[:5])
     parts = "Table 1.1: Error against; Figure 1.1: A grey box.; 0.0381 ± 0.0004; −0.0108; ✓; This holds."
-    parts += "; α ∈ [0, 1], a ≤ b ± 1 − 2; (chapter 1, p. 4, Figure 1.2, p. 4); How far does it go?"
+    parts += "; α ∈ [0, 1], a ≤ b ± 1 − 2; (chapter 1, p. 3, Figure 1.2, p. 3); How far does it go?"
     assert [part for part in parts.split("; ") if part not in text] == []
     assert not RAW_TEX.search(text)
     assert not REPRS.search(text)
     assert "hidden_code" not in text
     assert "dataframe" not in text
-    assert "Answer (i)." in pages[1]  # the summary
-    assert "1 First" in pages[2]  # the contents
+    assert story.SENTENCE in " ".join(pages[0].split())
+    assert "The mnistae authors" in pages[0]
+    answers = pages[1].partition("Contents")
+    assert "How far?" in answers[0]
+    assert "Answer (i)." in answers[0]
+    assert "Question" in answers[2]
     assert "torch==" in pages[-1]
     assert "sha256" not in pages[-1]
     assert b"/Alt" in pdf, "figures can be heard"
@@ -151,7 +156,14 @@ def test_the_same_notebooks_give_the_same_bytes_and_code_can_be_shown(small):
     pdf = build.build_pdf(small, code=True)
     assert pdf == build.build_pdf(small, code=True)
     assert build.build_pages(small) == build.build_pages(small)
-    assert "plt.hidden_code()" in "\n".join(texts(pdf)[3:6])
+    assert "plt.hidden_code()" in "\n".join(texts(pdf)[2:5])
+
+
+def test_pictures_are_embedded_without_loss(small):
+    """Fewer colours would grey the digits' labels."""
+    [embedded] = PdfReader(io.BytesIO(build.build_pdf(small))).pages[0].images
+    shown, stored = (image.convert("RGB") for image in (embedded.image, Image.open(story.PICTURE)))
+    assert ImageChops.difference(shown, stored).getbbox() is None
 
 
 OTHER = shown(image__png="", text__plain="<Figure size>")
@@ -328,7 +340,73 @@ def test_a_page_holds_all_that_it_needs(small, tmp_path):
     assert 'href="01_first.html#01_first-answer"' in index
     assert "Answer (i)." in index
     assert 'class="live"><a href="live.html">Draw a digit' in page
-    assert 'class="live"><a href="live.html">Draw a digit' in index
+    assert '<a href="live.html">Draw a digit' in index
+    assert "<nav" in page
+    assert "<nav" not in index, "its header links to all chapters"
+    assert index.index(story.ALT) < index.index("Answer (i).")
+
+
+# The study in one picture
+
+
+def made_up(**changes):
+    """Results as the chapters record them, with numbers that support the picture's words."""
+    sizes = (2, 4, 8, 10, 16, 32, 64)
+    sure, labels = (0.3, 0.4, 0.6, 0.6, 0.5, 0.4, 0.4), (0.7, 0.8, 0.9, 0.95, 0.9, 0.9, 0.9)
+    results = {
+        "reconstruction": {
+            "by_latent_dim": {str(d): {"test_mse": [0.1 / d, 0.11 / d]} for d in sizes},
+            "pca": {str(d): 0.2 / d for d in sizes},
+        },
+        "interpolation_midpoints": [
+            *({"method": "auto-encoder", "d": d, "sure_end": [v]} for d, v in zip(sizes, sure, strict=True)),
+            *({"method": "PCA", "d": d, "sure_end": [0.1]} for d in sizes),
+            {"method": "pixel blending", "d": 0, "sure_end": [0.41]},
+            {"method": "real images", "d": 0, "sure_end": [1.0]},
+        ],
+        "decorrelation_invariant": {str(d): {"network": [1 / d, 1.1 / d], "pca": 1.2 / d} for d in sizes},
+        "transfer_by_size": [
+            {"method": f"spreading, {name}", "d": d, "mean": v - worse, "std": 0.01}
+            for name, worse in (("code", 0), ("PCA", 0.2))
+            for d, v in zip(sizes, labels, strict=True)
+        ],
+    }
+    pixels = {"method": "spreading, pixels", "d": 10, "mean": 0.8, "std": 0.01}
+    results["transfer_by_size"].append(pixels)
+    return results | changes
+
+
+def test_the_picture_shows_the_means_of_the_results_and_holds_them():
+    content = story.picture(made_up())
+    held = json.loads(Image.open(io.BytesIO(content)).text["Comment"])
+    assert [1, "PCA", 2, 0.1] in held
+    assert [2, story.PIXELS, 0, 0.41] in held
+    assert [3, story.CODE, 10, 0.105] in held
+    assert [4, story.CODE, 10, 0.95] in held
+    assert len(held) == 4 * 2 * 7 + 2
+    assert content == story.picture(made_up())
+
+
+@pytest.mark.parametrize("chapter", [1, 2, 3, 4])
+def test_the_picture_names_what_is_missing_or_has_another_form(chapter):
+    key = list(story.PANELS)[chapter - 1]
+    lacking = {name: kept for name, kept in made_up().items() if name != key}
+    with pytest.raises(build.Failed, match=f"no '{key}': run chapter {chapter}"):
+        story.picture(lacking)
+    with pytest.raises(build.Failed, match=f"'{key}' of chapter {chapter} has another form"):
+        story.picture(made_up(**{key: [{"method": "PCA"}]}))
+
+
+def test_the_picture_is_not_drawn_if_the_numbers_contradict_its_words():
+    best_at_64 = made_up()["interpolation_midpoints"]
+    best_at_64[6]["sure_end"] = [0.9]
+    with pytest.raises(build.Failed, match=r"do not support .*midpoints are best at d = 8 and 10"):
+        story.picture(made_up(interpolation_midpoints=best_at_64))
+
+
+def test_the_stored_picture_is_that_of_the_results():
+    table = story.measured(json.loads((ROOT / "report/results.json").read_text()))
+    assert Image.open(story.PICTURE).text["Comment"] == story.numbers(table), "run `build.py story`"
 
 
 # The live page, as far as it can be tested without a browser
@@ -383,20 +461,24 @@ accounts for the circularity of this quantity; Differentiate the following terms
 def report():
     """The texts of the report's pages before the environment, from the committed notebooks."""
     pdf = build.build_pdf(ROOT / "notebooks")
-    assert len(pdf) < 3e6
+    assert len(pdf) < 4e6
     pages = texts(pdf)
-    assert 20 <= len(pages) <= 46
+    assert 20 <= len(pages) <= 40
     return pages[:-1]
 
 
 def test_every_question_and_answer_is_in_the_report(report):
-    text = squeezed("".join(report[3:]))
+    start = next(
+        n for n, page in enumerate(report) if page.count("1 Reconstruction") == 2
+    )  # header and title
+    text = squeezed("".join(report[start:]))
     questions = re.split("; |\n", QUESTIONS)
     assert [question for question in questions if squeezed(question) not in text] == []
     assert text.count(squeezed("Answer (")) >= 10
     assert "Answer (" in report[1]
-    assert "Contents" in report[2]  # so the summary is one page
-    assert "1 Reconstruction\n" in report[3]  # and so are the contents
+    assert "returnabs(delta)" in squeezed("".join(report[1:3])), "the pseudo-code"
+    assert "Contents" in report[2], "the answers take at most two pages, with the contents"
+    assert start == 3
 
 
 def test_no_page_holds_raw_tex_or_a_python_repr(report):
@@ -412,3 +494,18 @@ def test_headline_numbers_are_those_of_the_results(report):
     assert [answer for answer in answers if squeezed(re.split(r" \(|; ", answer)[0]) not in text] == []
     for d, row in results["reconstruction"]["by_latent_dim"].items():
         assert f"{mean(row['test_mse']):.5f}" in text, f"test MSE at d = {d}"
+
+
+def test_each_answer_has_a_question_and_is_short():
+    """Six words and, in the practical chapters, sixty."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "answer" not in cell.metadata.get("tags", []):
+                continue
+            place = f"{path.stem}: {cell.id}"
+            assert 1 <= len(cell.metadata.get("question", "").split()) <= 6, place
+            said = [output["data"].get("text/markdown", "✓") for output in cell.get("outputs", [])]
+            text = " ".join(words for words in said if not words.startswith("✓"))
+            text = text.partition(".** ")[2] or text  # without its name
+            assert path.stem > "05" or len(text.split()) <= 60, place
+            assert not re.search(r"\((table|figure) (above|below)\)", text), place
