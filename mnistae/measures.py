@@ -170,24 +170,6 @@ def chance_level(n: int, d: int) -> dict[str, float]:
     }
 
 
-def intrinsic_dimension(points: Tensor) -> float:
-    """Two-nearest-neighbours estimate of the dimension of the set the points lie on. points: (N, D), N > 2.
-
-    The ratios of second to first distance follow a Pareto law, fitted by maximum likelihood to the lower 90 %
-    of them. Equal points count once, because a distance of 0 says nothing about the dimension. Raises
-    ValueError for fewer than three different points, or NaN. Source: Facco et al., "Estimating the intrinsic
-    dimension of datasets by a minimal neighborhood information", 2017.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    different = np.unique(points, axis=0)
-    first, second = NearestNeighbors(n_neighbors=2).fit(different).kneighbors()[0].T
-    ratios = np.sort(np.log(second / first))
-    kept = int(0.9 * len(ratios))
-    rest = (len(ratios) - kept) * ratios[kept - 1]  # the censored tenth counts as if it ended there
-    return float(kept / (ratios[:kept].sum() + rest))
-
-
 def interpolate(z1: Tensor, z2: Tensor, alphas: Tensor) -> Tensor:
     """α·z1 + (1-α)·z2, so α = 1 gives the first. z1, z2: (N, ...); alphas: (A,). Returns (A, N, ...).
 
@@ -213,12 +195,6 @@ def recognised(probabilities: Tensor, ends: Tensor, sure: float = 0.9) -> dict[s
     third, certain = (digit.unsqueeze(-1) != ends).all(-1), confidence > sure
     seen = {"sure_end": certain & ~third, "third": third, "sure_third": certain & third}
     return {name: is_so.float() for name, is_so in seen.items()} | {"confidence": confidence}
-
-
-def confidence(classifier: nn.Module, images: Tensor) -> float:
-    """Mean over images (N, 1, 28, 28) of the classifier's largest class probability, from 0.1 to 1."""
-    _check_images(images)
-    return infer(classifier, images).softmax(1).amax(1).mean().item()
 
 
 def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:

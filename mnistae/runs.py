@@ -93,7 +93,7 @@ def evaluate_all(
     # Else many processes would each train the same encoder.
     needed = (e.encoder for e in missing if READS[e.scheme] == "code")
     trained_all(needed, store, progress=progress, mnist=mnist)
-    missing.sort(key=lambda e: e.encoder.name)  # neighbours share what a process keeps of an encoder
+    missing.sort(key=_what_is_shared)
     fresh: dict[Any, Any] = {}
     stored, work = time.monotonic(), partial(_attempt, store=store, mnist=mnist)
     try:
@@ -150,6 +150,11 @@ def _evaluate(e: Transfer | Probe, store: Store, mnist: Data | None) -> Outcome 
         return probe(e, _encoder(*source), source[-1])
     encoder, known = _seen(*source, *view_options(e))
     return evaluate(e, encoder, source[-1], known)
+
+
+def _what_is_shared(e: Transfer | Probe) -> tuple[Any, ...]:
+    # Experiments one after the other share what a process keeps: a network, and perhaps a graph of its codes.
+    return e.encoder.name, *(() if isinstance(e, Probe) else view_options(e))
 
 
 @lru_cache(maxsize=2)  # the same for hundreds of experiments; a graph has 100 MB

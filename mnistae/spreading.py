@@ -23,9 +23,11 @@ class Graph(NamedTuple):
 def build_graph(codes: np.ndarray, neighbours: int) -> Graph:
     """Link each node to its `neighbours` nearest ones. codes: (N, d), or other features such as pixels.
 
-    An edge has the larger of the two weights that its ends give it. Raises ValueError, as scikit-learn does,
-    for codes that are not finite and for neighbours outside 1 to N - 1.
+    An edge has the larger of the two weights that its ends give it. Raises ValueError for codes that are all
+    equal, and, as scikit-learn does, for codes that are not finite and for neighbours outside 1 to N - 1.
     """
+    if not np.ptp(codes, axis=0).any():
+        raise ValueError(f"all codes are {codes[0]}: none is nearer than another. Train the encoder again.")
     search = NearestNeighbors(n_neighbors=neighbours).fit(codes)
     weights = _weights(search)
     weights = weights.maximum(weights.T)

@@ -45,7 +45,6 @@ TAKERS = {
     "pca_errors": lambda x: measures.pca_errors(GOOD, x, (1,)),
     "nearest_mse, images": lambda x: measures.nearest_mse(x, GOOD),
     "nearest_mse, reference": lambda x: measures.nearest_mse(GOOD, x),
-    "confidence": lambda x: measures.confidence(torch.nn.Flatten(), x),
 }
 
 
@@ -78,8 +77,6 @@ def paths(*alphas):
         (lambda: measures.correlation_summary(torch.ones(10, 3)), "0 live coordinates: .* needs at least 2"),
         (lambda: measures.accuracy(torch.nn.Identity(), GOOD, torch.zeros(5)), "6 images and 5 labels"),
         (lambda: measures.accuracy(torch.nn.Identity(), GOOD[:0], torch.zeros(0)), "0 images and 0 labels"),
-        (lambda: measures.intrinsic_dimension(torch.zeros(9, 3)), "n_samples_fit = 1"),
-        (lambda: measures.intrinsic_dimension(torch.full((9, 3), math.nan)), "NaN"),
         (lambda: measures.interpolate(GOOD, GOOD[:1], torch.tensor([0.5])), "allowed are equal ones"),
         (lambda: paths(2.0), "from 0 to 1"),
         (lambda: paths(0.5, math.nan), "from 0 to 1"),

@@ -81,28 +81,6 @@ def test_dead_coordinates_are_counted_and_change_nothing(constant):
     assert np.isfinite(list(alone.values())).all()
 
 
-@pytest.mark.parametrize("dimension", [1, 2, 5])
-def test_intrinsic_dimension_of_a_known_set(dimension):
-    flat = gaussian(2000, dimension) @ gaussian(dimension, 20, seed=1)
-    assert measures.intrinsic_dimension(flat) == pytest.approx(dimension, rel=0.12)
-
-
-def test_intrinsic_dimension_by_hand():
-    """Points 0, 1, 3 have the ratios 3, 2 and 1.5; the largest counts as the second."""
-    points = torch.tensor([[0.0], [1.0], [3.0]])
-    by_hand = 2 / (math.log(1.5) + 2 * math.log(2))
-    assert measures.intrinsic_dimension(points) == pytest.approx(by_hand)
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("copies", [100, 300, 500])
-def test_equal_points_count_once_in_the_intrinsic_dimension(copies):
-    points = gaussian(500, 3)
-    alone = measures.intrinsic_dimension(points)
-    assert alone == pytest.approx(3, rel=0.12)
-    assert measures.intrinsic_dimension(torch.cat([points, points[:copies]])) == pytest.approx(alone)
-
-
 def test_alpha_one_is_the_first_and_zero_the_second():
     z1, z2 = gaussian(4, 3), gaussian(4, 3, seed=1)
     path = measures.interpolate(z1, z2, torch.tensor([0.0, 0.25, 1.0]))
@@ -127,14 +105,6 @@ def test_measuring_neither_mixes_images_nor_changes_the_network():
     together, alone = measures.infer(network, images), measures.infer(network, images[:1])
     assert torch.equal(together[:1], alone)
     assert network.running_mean == 0
-
-
-def test_confidence_is_the_mean_of_the_largest_probability():
-    logits = torch.tensor([[4.0] + [0.0] * 9, [0.0] * 10])
-    classifier = torch.nn.Identity()
-    classifier.forward = lambda images: logits
-    expected = (0.1 + math.exp(4) / (math.exp(4) + 9)) / 2
-    assert measures.confidence(classifier, torch.zeros(2, 1, 28, 28)) == pytest.approx(expected)
 
 
 def test_accuracy_counts_each_image():

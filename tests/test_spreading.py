@@ -73,9 +73,11 @@ def test_the_order_of_labels_and_the_type_of_codes_do_not_matter():
 
 
 @pytest.mark.parametrize("codes", [CLUSTERS * np.nan, np.where(DIGITS[:, None] == 7, np.inf, CLUSTERS)])
-def test_codes_that_are_not_finite_and_impossible_numbers_of_neighbours_are_refused(codes):
+def test_bad_codes_and_impossible_numbers_of_neighbours_are_refused(codes):
     with pytest.raises(ValueError, match=r"NaN|infinity"):
         build_graph(codes, 5)
+    with pytest.raises(ValueError, match=r"all codes are \[3"):
+        build_graph(CLUSTERS * 0 + 3, 5)
     for neighbours in (0, 300):
         with pytest.raises(ValueError, match="n_neighbors"):
             build_graph(CLUSTERS, neighbours)
