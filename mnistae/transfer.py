@@ -102,7 +102,9 @@ def fit_classifier(e: Transfer, encoder: nn.Module, mnist: Data, graph: Graph | 
             labelled = Split(torch.cat([labelled.images, *copies]), labelled.labels.repeat(1 + COPIES))
         groups = [{"params": network.head.parameters(), "lr": e.head_rate}]
         if e.scheme == "frozen":  # encoded once: no gradient can reach the encoder, no statistic can change
-            labelled = Split(measures.infer(encoder, labelled.images), labelled.labels)
+            known = torch.from_numpy(graph.codes)[some] if graph and not e.distortion else None
+            codes = measures.infer(encoder, labelled.images) if known is None else known
+            labelled = Split(codes, labelled.labels)
         else:
             scratch = replace(e.encoder, seed=1_000 + e.draw)  # a seed that no pre-trained encoder has
             encoder = build(scratch).encoder if e.scheme == "from_scratch" else deepcopy(encoder)
