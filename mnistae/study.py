@@ -153,9 +153,6 @@ TAUGHT: dict[Scheme, list[Setting]] = {
 }
 
 
-PLAIN_SETTINGS = 8  # of the 48, without distorted copies and noise
-
-
 def candidates(scheme: Scheme, variant: str = "") -> list[Setting]:
     """The settings that are tried for a scheme.
 
@@ -164,9 +161,8 @@ def candidates(scheme: Scheme, variant: str = "") -> list[Setting]:
     if variant == "taught":
         teachers = ("spread", "spread_soft")
         return [setting | {"teacher": teacher} for setting in TAUGHT[scheme] for teacher in teachers]
-    if variant == "plain":
-        return [setting | {"noise": 0.0, "distortion": 0.0} for setting in settings(scheme)[:PLAIN_SETTINGS]]
-    return settings(scheme)
+    plain = {"noise": 0.0, "distortion": 0.0} if variant == "plain" else {}
+    return [setting | plain for setting in settings(scheme)]
 
 
 def with_seed(encoder: Config, draw: int) -> Config:
