@@ -90,6 +90,8 @@ def evaluate_all(
     experiments = list(dict.fromkeys(experiments))
     found = store.outcomes(experiments)
     missing = [e for e in experiments if e not in found]
+    if not missing:
+        return found
     # Else many processes would each train the same encoder.
     needed = (e.encoder for e in missing if READS[e.scheme] == "code")
     trained_all(needed, store, progress=progress, mnist=mnist)

@@ -267,8 +267,8 @@ def best_candidate() -> Config:
 def everything() -> list[Config]:
     """All networks of the study, but for those further seeds that await the choice of the best candidate."""
     named = with_all_seeds(*ARCHITECTURES.values(), *RECIPES.values())
-    chapters = [*CANDIDATES, *LONG_PLANE, *SIZES, *named, *STARTS]
-    return list(dict.fromkeys([*chapters, *REGULARISED, *CLASSIFIERS, SECOND_OPINION]))
+    chapter_1 = [*CANDIDATES, *LONG_PLANE, *WIDE_PLANE, *SIZES, *named, *STARTS, *HALF_RATE.values()]
+    return list(dict.fromkeys([*chapter_1, *REGULARISED, *L1, *CLASSIFIERS, SECOND_OPINION]))
 
 
 def main(store: Store | None = None) -> None:
@@ -277,12 +277,15 @@ def main(store: Store | None = None) -> None:
     run = partial(evaluate_all, store=store)
     trained_all(everything(), store)
     trained_all(with_all_seeds(best_candidate()), store)
-    schemes: tuple[Scheme, ...] = ("frozen", "fine_tuned", "from_scratch", *BASELINES)
-    for scheme in schemes:
+    run([*ILL_CONDITIONED, *RETRAINED])
+    for scheme in (*SCHEMES, *BASELINES):
         run(transfers(scheme, run=run))
     run(transfers("frozen", [best_candidate()], run=run))
-    for scheme in schemes[:2]:
+    for scheme in SCHEMES[:2]:
         run(transfers(scheme, [BASE], tuned_at=5, run=run))
+        for variant in ("plain", "taught"):
+            run(transfers(scheme, variant=variant, run=run))
+    run(spreading(run))
 
 
 if __name__ == "__main__":
