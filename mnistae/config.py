@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 # Without strict, pydantic accepts True and "3" as numbers. A misspelt field is an error.
-CHECKED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Rate = Annotated[float, Field(ge=1e-6, le=10)]
 Strength = Annotated[float, Field(ge=0, le=10)]  # 0 is none
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -19,11 +19,13 @@ Baseline = Literal["logistic_code", "logistic_pca", "logistic_pixels"]
 Spreading = Literal["spreading_code", "spreading_pca", "spreading_pixels"]
 Scheme = Network | Baseline | Spreading
 
-# Fields that the oldest committed files lack: their sign in a file's name, and the value that they had then.
-YOUNGER = dict(noise=("z", 0.0), kl_weight=("kl", 0.0), loss=("loss", "mse"), downsampling=("down", "stride"))
+# Fields that the oldest committed files lack: the letters in a file's name, and the value before the field.
+LATER_FIELDS = dict(
+    noise=("z", 0.0), kl_weight=("kl", 0.0), loss=("loss", "mse"), downsampling=("down", "stride")
+)
 
 
-@dataclass(frozen=True, config=CHECKED)
+@dataclass(frozen=True, config=STRICT)
 class Config:
     """All that decides one network's parameters; also its key in tables and its checkpoint's name."""
 
@@ -54,17 +56,17 @@ class Config:
 
     @property
     def name(self) -> str:
-        """All fields, so that no two configs share a file; those of YOUNGER only if they differ from then."""
+        """All fields, so that no two configs share a file; those of LATER_FIELDS only if they differ."""
         widths, values = "-".join(map(str, self.channels)), vars(self)
-        younger = [f"_{sign}{values[of]}" for of, (sign, then) in YOUNGER.items() if values[of] != then]
+        later = [f"_{sign}{values[of]}" for of, (sign, old) in LATER_FIELDS.items() if values[of] != old]
         return (
             f"{self.task}_d{self.latent_dim}_c{widths}_k{self.kernel_size}_{self.optimizer}{self.learning_rate!r}"
             f"_w{self.weight_decay!r}_b{self.batch_size}_e{self.epochs}_x{self.distortion!r}_n{self.images}"
-            f"{''.join(younger)}_s{self.seed}"
+            f"{''.join(later)}_s{self.seed}"
         )
 
 
-@dataclass(frozen=True, config=CHECKED)
+@dataclass(frozen=True, config=STRICT)
 class Transfer:
     """One classifier trained on 10 · labels_per_class labelled training images.
 
@@ -99,7 +101,7 @@ class Transfer:
         return self
 
 
-@dataclass(frozen=True, config=CHECKED)
+@dataclass(frozen=True, config=STRICT)
 class Probe:
     """A network, trained from the one of `encoder`, that no Config names.
 
@@ -112,3 +114,13 @@ class Probe:
     encoder: Config
     amount: Annotated[int, Field(ge=1, le=1_000_000)]
     draw: int = 0
+
+    @model_validator(mode="after")
+    def _can_be_probed(self) -> Self:
+        for name, plain in dict(task="reconstruct", noise=0.0, kl_weight=0.0, loss="mse").items():
+            if (value := getattr(self.encoder, name)) != plain:
+                raise ValueError(f"encoder.{name}={value!r}: allowed is {plain!r}")
+        most = self.encoder.latent_dim
+        if self.scheme == "retrained_decoder" and self.amount > most:
+            raise ValueError(f"amount={self.amount}: allowed is 1 to {most}, the latent_dim")
+        return self

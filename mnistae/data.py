@@ -1,4 +1,4 @@
-"""MNIST as tensors in memory, split once and for all; random choices and distortions of its images."""
+"""MNIST as tensors in memory, split in one fixed way; random choices and distortions of its images."""
 
 import gzip
 import hashlib
@@ -7,7 +7,7 @@ import socket
 import tempfile
 import warnings
 import zlib
-from functools import cache
+from functools import cache, partial
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = "embedded sample"
 SAMPLE_SIZES = (2_500, 500, 2_000)  # train, validation, test: pairs and correlations need the test images
 VALIDATION_IMAGES = 5_000  # the last ones of MNIST's 60,000 training images
-CONTENTS = {  # MD5 of the unpacked files, so that archives and unpacked files are known alike
+CONTENTS = {  # MD5 of the unpacked files, the same for an archive and an unpacked file
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
@@ -48,7 +48,7 @@ class Data(NamedTuple):
 
 @cache
 def load() -> Data:
-    """MNIST from `data/`, downloaded if need be: 55,000 train, 5,000 validation, 10,000 test images.
+    """MNIST from `data/`, downloaded if it is not there: 55,000 train, 5,000 validation, 10,000 test images.
 
     The environment variable MNISTAE_DATA names another folder, absolute or relative to the project's, or
     "sample" for the embedded images. The files may be packed or not, named with dash or dot, in the folder
@@ -149,9 +149,9 @@ def balanced_draw(labels: Tensor, per_class: int, seed: int) -> Tensor:
     fewest = int(labels.bincount(minlength=10).min())
     if per_class not in range(1, fewest + 1):
         raise ValueError(f"{per_class=}: allowed is 1 to {fewest}, the images of the rarest digit")
-    generator = torch.Generator().manual_seed(seed)
+    order = partial(torch.randperm, generator=torch.Generator().manual_seed(seed), device="cpu")
     digits = ((labels == digit).nonzero().flatten() for digit in range(10))
-    return torch.cat([of[torch.randperm(len(of), generator=generator)[:per_class]] for of in digits])
+    return torch.cat([of[order(len(of))[:per_class]] for of in digits])
 
 
 def distorted(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:

@@ -112,7 +112,7 @@ class AutoEncoder(nn.Module):
 def linear_autoencoder(pca: Any, latent_dim: int) -> AutoEncoder:
     """PCA as an auto-encoder of two linear layers, which learn nothing; its images may leave [0, 1].
 
-    pca: scikit-learn's PCA of images, as of `measures.pca`; latent_dim: how many of its components.
+    pca: scikit-learn's PCA of images, see `measures.pca`; latent_dim: how many of its components.
     """
     axes, centre = torch.tensor(pca.components_[:latent_dim]), torch.tensor(pca.mean_)
     encode, decode = nn.Linear(784, latent_dim), nn.Linear(latent_dim, 784)

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import joblib
 from joblib.parallel import get_active_backend
@@ -41,9 +41,9 @@ def trained(
     for a store of other data. For a device that is not there, torch raises.
     """
     store, mnist = _resolved(store, mnist)
-    while (run := store.network(config, device)) is None:
+    if not store.has(config):
         store.save(config, train(config, mnist, device, progress))
-    return run
+    return cast(Run, store.network(config, device))
 
 
 def trained_all(
@@ -73,7 +73,7 @@ def trained_all(
         what = f"{len(missing)} network(s) that {store.folder} lacks"
         print(f"Training {what}: about {minutes:.0f} minutes, the longest first.", file=sys.stderr)
     work = partial(_attempt, store=store, mnist=mnist, device=device)
-    for config, result in _completed(work, missing, "network", progress, seconds, processes):
+    for config, result in _successes(work, missing, "network", None, progress, seconds, processes):
         store.save(config, result)
     return {config: trained(config, store, device, progress, mnist) for config in configs}
 
@@ -84,22 +84,33 @@ def evaluate_all(
     """The outcomes of many experiments, of one kind, missing ones run side by side, one process per core.
 
     experiments: each a `Transfer`, with an `Outcome`, or each a `Probe`, with a `Probed`. Outcomes are stored
-    every second, so a second call continues where the first one stopped. Raises as `trained_all` does.
+    every second, so a second call continues where the first one stopped. Raises as `trained_all` does; at the
+    end one TrainingError names each network and each experiment that failed. ValueError for mixed kinds.
     """
     store, _ = _resolved(store, mnist)
     experiments = list(dict.fromkeys(experiments))
+    kinds = sorted({type(e).__name__ for e in experiments})
+    if kinds not in ([], ["Probe"], ["Transfer"]):
+        said = f"experiments of kind {' and '.join(kinds)}: allowed is all Transfer or all Probe"
+        raise ValueError(f"{said}. Call once for each kind.")
     found = store.outcomes(experiments)
     missing = [e for e in experiments if e not in found]
     if not missing:
         return found
     # Else many processes would each train the same encoder.
     needed = (e.encoder for e in missing if READS[e.scheme] == "code")
-    trained_all(needed, store, progress=progress, mnist=mnist)
+    untrained = None
+    try:
+        trained_all(needed, store, progress=progress, mnist=mnist)
+    except TrainingError as failure:
+        able = [e for e in missing if READS[e.scheme] != "code" or store.has(e.encoder)]
+        untrained = f"{failure}\n\n{len(missing) - len(able)} experiment(s) that need them did not run."
+        missing = able
     missing.sort(key=_what_is_shared)
     fresh: dict[Any, Any] = {}
     stored, work = time.monotonic(), partial(_attempt, store=store, mnist=mnist)
     try:
-        for e, outcome in _completed(work, missing, "experiment", progress, lambda e: 1):
+        for e, outcome in _successes(work, missing, "experiment", untrained, progress, lambda e: 1):
             fresh[e] = outcome
             if time.monotonic() - stored > 1:  # each time the whole table is written
                 store.add(fresh)
@@ -120,19 +131,24 @@ def _resolved(store: Store | None, mnist: Data | None) -> tuple[Store, Data]:
     return store, mnist
 
 
-def _completed(work: Callable, jobs: Sequence[Any], unit: str, *options: Any) -> Iterator[tuple[Any, Any]]:
-    # Each job that succeeds, as it finishes; at the end one error for all that failed, each reason once.
+def _successes(
+    work: Callable, jobs: Sequence[Any], unit: str, earlier: str | None, *options: Any
+) -> Iterator[tuple[Any, Any]]:
+    # Each job that succeeds, as it finishes; at the end one error for all that failed, also earlier.
     failed: dict[str, list[Any]] = {}
     for job, result in in_parallel(work, jobs, unit, *options):
         if isinstance(result, TrainingError):
             failed.setdefault(str(result), []).append(job)
         else:
             yield job, result
+    said = [earlier] if earlier else []
     if failed:
         count = sum(map(len, failed.values()))
         reasons = (f"{reason}\n({len(of)} {unit}(s), such as {of[0]})" for reason, of in failed.items())
         head = f"{count} of {len(jobs)} {unit}s failed. The others are kept; a second run tries only these."
-        raise TrainingError("\n\n".join([head, *reasons]))
+        said += [head, *reasons]
+    if said:
+        raise TrainingError("\n\n".join(said))
 
 
 def _attempt(job: Any, store: Store, mnist: Data | None, device: str = "cpu") -> Any:
@@ -150,7 +166,7 @@ def _evaluate(e: Transfer | Probe, store: Store, mnist: Data | None) -> Outcome 
     source = (READS[e.scheme], e.encoder, *_resolved(store, mnist))
     if isinstance(e, Probe):
         return probe(e, _encoder(*source), source[-1])
-    encoder, known = _seen(*source, *view_options(e))
+    encoder, known = _encoder_and_view(*source, *view_options(e))
     return evaluate(e, encoder, source[-1], known)
 
 
@@ -160,7 +176,9 @@ def _what_is_shared(e: Transfer | Probe) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=2)  # the same for hundreds of experiments; a graph has 100 MB
-def _seen(feature: str, config: Config, store: Store, mnist: Data, *options: Any) -> tuple[nn.Module, View]:
+def _encoder_and_view(
+    feature: str, config: Config, store: Store, mnist: Data, *options: Any
+) -> tuple[nn.Module, View]:
     encoder = _encoder(feature, config, store, mnist)
     return encoder, view(encoder, mnist, *options)
 

@@ -4,19 +4,18 @@ Source: Zhou et al., "Learning with local and global consistency", 2004. The gra
 once for an encoder, then spread any choice of labels on it. Arrays in, arrays out; nothing is random.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array, eye_array
 from scipy.sparse.linalg import cg
-from sklearn.neighbors import NearestNeighbors
 
 
 class Graph(NamedTuple):
     """N images as nodes."""
 
     codes: np.ndarray  # (N, d)
-    search: NearestNeighbors  # fitted to them
+    search: Any  # scikit-learn's NearestNeighbors, fitted to them
     weights: csr_array  # (N, N) float32: S = D^-½ W D^-½, symmetric, eigenvalues from -1 to 1
 
 
@@ -28,6 +27,8 @@ def build_graph(codes: np.ndarray, neighbours: int) -> Graph:
     """
     if not np.ptp(codes, axis=0).any():
         raise ValueError(f"all codes are {codes[0]}: none is nearer than another. Train the encoder again.")
+    from sklearn.neighbors import NearestNeighbors  # as late as in measures
+
     search = NearestNeighbors(n_neighbors=neighbours).fit(codes)
     weights = _weights(search)
     weights = weights.maximum(weights.T)
@@ -54,7 +55,7 @@ def spread(graph: Graph, codes: np.ndarray, digits: np.ndarray, alpha: float) ->
     lost = f.sum(1) == 0  # exactly 0 in a part of the graph without a label
     f /= f.sum(0)
     if lost.any():
-        nearest = NearestNeighbors(n_neighbors=1).fit(codes)
+        nearest = type(graph.search)(n_neighbors=1).fit(codes)
         f[lost, digits[nearest.kneighbors(graph.codes[lost], return_distance=False)[:, 0]]] = 1
     return f / f.sum(1, keepdims=True), float(lost.mean())
 
@@ -68,7 +69,7 @@ def votes(graph: Graph, codes: np.ndarray) -> csr_array:
     return (diags_array(1 / weights.sum(1)) @ weights).tocsr()
 
 
-def _weights(search: NearestNeighbors, codes: np.ndarray | None = None) -> csr_array:
+def _weights(search: Any, codes: np.ndarray | None = None) -> csr_array:
     # exp(-(distance / distance of the last neighbour)²): from 1 to 1/e, whether codes are dense or sparse.
     distances, nearest = search.kneighbors(codes)  # None: of the nodes, each without itself
     scale = np.maximum(distances[:, -1:], np.finfo(float).tiny)  # 0 if all neighbours are copies

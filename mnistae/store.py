@@ -10,7 +10,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ import psutil
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, inference_mode
 
 from mnistae import data
-from mnistae.config import YOUNGER, Config, Probe, Transfer
+from mnistae.config import LATER_FIELDS, Config, Probe, Transfer
 from mnistae.probes import Probed
 from mnistae.training import Network, Trained, restored
 from mnistae.transfer import Outcome
@@ -69,6 +69,7 @@ class Store:
         """Whether a file for this config is here or in the fallback; it may be damaged."""
         return self.path(config).exists() or bool(self.fallback and self.fallback.has(config))
 
+    @inference_mode(False)
     def network(self, config: Config, device: str = "cpu") -> Run | None:
         """The run of exactly this config, None if it is not stored.
 
@@ -105,7 +106,7 @@ class Store:
 
     def _identity(self, config: Config) -> dict[str, Any]:
         values = {**asdict(config), "channels": list(config.channels), "dataset": self.dataset}
-        return {key: value for key, value in values.items() if value != YOUNGER.get(key, ("", None))[1]}
+        return {key: value for key, value in values.items() if value != LATER_FIELDS.get(key, ("", None))[1]}
 
     def outcomes(self, experiments: Iterable[Any]) -> dict[Any, Any]:
         """The stored ones of these experiments, of one kind. Raises StoreError for a damaged table."""
@@ -116,7 +117,7 @@ class Store:
             for e in wanted:
                 name, draw = self._key(e)
                 if values := rows.get(name, {}).get(draw):
-                    named = zip(NUMBERS[kind], values, strict=False)  # older rows lack younger numbers
+                    named = zip(NUMBERS[kind], values, strict=False)  # older rows lack later numbers
                     found.setdefault(e, RESULTS[kind](**dict(named), dataset=self.dataset))
         return found
 
@@ -162,10 +163,16 @@ class Store:
             defaults, rows = sealed["defaults"], sealed["outcomes"]
             if sealed["sha256"] != _digest([sealed["dataset"], defaults, rows]):
                 raise ValueError("its checksum does not match")
-            if sealed["dataset"] != self.dataset:
-                raise ValueError(f"it holds outcomes of {sealed['dataset']}, not of {self.dataset}")
+        if sealed["dataset"] != self.dataset:
+            said = f"{path} holds outcomes of {sealed['dataset']}, not of {self.dataset}"
+            raise StoreError(f"{said}. Move it away: what it should hold is then computed.")
         for name, then in defaults.items():
-            if then != (now := DEFAULTS[kind].get(name, "no field")):
+            if name not in DEFAULTS[kind]:
+                said = f"{path} was written with {kind.__name__}.{name}={then!r}, no longer a field"
+                raise StoreError(
+                    f"{said}. Add it with that default, or move the table away: all is recomputed."
+                )
+            if then != (now := DEFAULTS[kind][name]):
                 raise StoreError(
                     f"The default of {kind.__name__}.{name} is {now!r}, but was {then!r} for {path}, whose "
                     f"rows leave defaults out. Set it back to {then!r}, and give {name}={now!r} where needed."
@@ -189,7 +196,7 @@ def _reading(path: Path, fault: str, otherwise: str) -> Iterator[None]:
     except OSError as error:
         said = f"cannot be read ({error.strerror}): check what it is and who may read it."
         raise StoreError(f"{path} {said}") from error
-    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
         cure = f"Restore it (`git restore {path.name}` in {path.parent}, if it is committed)"
         raise StoreError(f"{path} {fault}: {error}. {cure}, or {otherwise}.") from error
 
@@ -209,9 +216,10 @@ def atomic_write(target: Path, content: bytes) -> None:
     for left in target.parent.glob(f".*.{platform.node()}.*.part"):
         process = left.name.split(".")[-3]
         if process.isdecimal() and not psutil.pid_exists(int(process)):
-            left.unlink(missing_ok=True)
+            with suppress(PermissionError):  # another user's
+                left.unlink(missing_ok=True)
     unique = f"{platform.node()}.{os.getpid()}.{uuid.uuid4().hex}"  # each of two threads has its own
-    part = target.with_name(f".{target.name}.{unique}.part")
+    part = target.with_name(f".new.{unique}.part")  # short: a name has 255 bytes at most
     try:
         with part.open("xb") as file:
             file.write(content)

@@ -6,7 +6,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -180,7 +180,6 @@ def trials(scheme: Scheme, labels_per_class: int, setting: Setting, draws: Seque
     return [Transfer(scheme, with_seed(BASE, draw), labels_per_class, draw, **setting) for draw in draws]
 
 
-@lru_cache
 def search(
     scheme: Scheme, labels_per_class: int, variant: str = "", run: Any = evaluate_all
 ) -> tuple[list[float], Setting]:
@@ -249,27 +248,27 @@ def best_grid(run: Any = evaluate_all) -> Setting:
     return max(GRID, key=mean)
 
 
-def spreading(run: Any = evaluate_all) -> list[Transfer]:
+def spreading(run: Any = evaluate_all, store: Store | None = None) -> list[Transfer]:
     """Label spreading with the chosen setting: base and best network, and the controls on a smaller graph."""
     chosen = best_grid(run)
     small = chosen | {"nodes": CONTROL_NODES}
     sizes = [replace(BASE, latent_dim=d) for d in LATENT_DIMS]
     return [
-        *experiments("spreading_code", [BASE, best_candidate()], lambda k: chosen),
+        *experiments("spreading_code", [BASE, best_candidate(store)], lambda k: chosen),
         *experiments("spreading_code", sizes, lambda k: small),
         *experiments("spreading_pca", sizes, lambda k: small),
         *experiments("spreading_pixels", [BASE], lambda k: small),
     ]
 
 
-def best_candidate() -> Config:
+def best_candidate(store: Store | None = None) -> Config:
     """The candidate with the lowest validation error."""
-    runs = trained_all(CANDIDATES)
+    runs = trained_all(CANDIDATES, store)
     return min(runs, key=lambda config: runs[config].history[-1]["validation"])
 
 
 def everything() -> list[Config]:
-    """All networks of the study, but for those further seeds that await the choice of the best candidate."""
+    """All networks of the study, except the extra seeds of the best candidate."""
     named = with_all_seeds(*ARCHITECTURES.values(), *RECIPES.values())
     chapter_1 = [*CANDIDATES, *LONG_PLANE, *WIDE_PLANE, *SIZES, *named, *STARTS, *HALF_RATE.values()]
     return list(dict.fromkeys([*chapter_1, *REGULARISED, *L1, *CLASSIFIERS, SECOND_OPINION]))
@@ -280,16 +279,16 @@ def main(store: Store | None = None) -> None:
     store = store or store_for(data.load().name, STUDY)
     run = partial(evaluate_all, store=store)
     trained_all(everything(), store)
-    trained_all(with_all_seeds(best_candidate()), store)
+    trained_all(with_all_seeds(best := best_candidate(store)), store)
     run([*ILL_CONDITIONED, *RETRAINED])
     for scheme in (*SCHEMES, *BASELINES):
         run(transfers(scheme, run=run))
-    run(transfers("frozen", [best_candidate()], run=run))
+    run(transfers("frozen", [best], run=run))
     for scheme in SCHEMES[:2]:
         run(transfers(scheme, [BASE], tuned_at=5, run=run))
         for variant in ("plain", "taught"):
             run(transfers(scheme, variant=variant, run=run))
-    run(spreading(run))
+    run(spreading(run, store))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class TrainingError(RuntimeError):
-    """Training that gave no network: it diverged or collapsed, or the data were others. Nothing is kept."""
+    """Training that gave no network: it diverged or collapsed. Nothing is kept."""
 
 
 class Trained(NamedTuple):
@@ -116,7 +116,10 @@ def fit(
 
 
 def fit_by(config: Config, network: nn.Module, split: Split, objective: Objective, **options: Any) -> Any:
-    """`fit` with the optimizer and the settings of a config. options: further ones of `fit`."""
+    """`fit` with the optimizer and the settings of a config; it returns and raises what `fit` does.
+
+    options: further ones of `fit`. The network's memory format becomes MEMORY_FORMAT.
+    """
     optimizer = optimizer_for(network.to(memory_format=MEMORY_FORMAT), config)
     options |= {name: getattr(config, name) for name in ("epochs", "batch_size", "seed", "distortion")}
     return fit(network, split, objective, optimizer, **options)
@@ -154,14 +157,18 @@ def build(config: Config) -> Network:
         return assembled(config)
 
 
+@torch.inference_mode(False)  # or its weights could never be trained
 def restored(config: Config, weights: dict[str, Tensor]) -> Network:
     """The network with these weights, in eval mode and without gradients. It touches no random generator.
 
-    Raises RuntimeError, as torch does, if names or shapes are not those of the config's network.
+    Raises ValueError, in torch's words, if names or shapes are not those of the config's network.
     """
     with torch.device("meta"):  # only shapes: the weights are given
         network = assembled(config)
-    network.load_state_dict(weights, assign=True)
+    try:
+        network.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise ValueError(error) from None
     return network.to(memory_format=MEMORY_FORMAT).eval().requires_grad_(False)
 
 

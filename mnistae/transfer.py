@@ -41,11 +41,16 @@ class View(NamedTuple):
 
     codes: Tensor  # of the evaluation split, (M, d)
     graph: Graph | None  # of training images, if labels spread
-    votes: Any  # of its nodes on the evaluation split, (M, N), as of `spreading.votes`
+    votes: Any  # of its nodes on the evaluation split, (M, N), see `spreading.votes`
 
 
+@alone()
 def view(encoder: nn.Module, mnist: Data, split: str, nodes: int, neighbours: int) -> View:
-    """nodes: of the graph, 0 for none; each is linked to its nearest `neighbours`."""
+    """The codes of a split's images and, if labels spread, the graph of training images with its votes.
+
+    nodes: of the graph, 0 for none; each is linked to its nearest `neighbours`. Raises ValueError as
+    `build_graph` does.
+    """
     codes = measures.infer(encoder, getattr(mnist, split).images)
     if not nodes:
         return View(codes, None, None)
@@ -72,6 +77,7 @@ def _classify_with_fixed_norm(network: Any, inputs: Tensor, labels: Tensor) -> T
     return classify(network, inputs, labels)
 
 
+@alone()
 def fit_classifier(e: Transfer, encoder: nn.Module, mnist: Data, graph: Graph | None = None) -> Classifier:
     """The classifier that an experiment ends with, in eval mode.
 
@@ -87,33 +93,32 @@ def fit_classifier(e: Transfer, encoder: nn.Module, mnist: Data, graph: Graph | 
         some = order[: e.steps * batch_size]
         targets = shares if e.teacher == "spread_soft" else shares.argmax(1)
         labelled = Split(mnist.train.images[some], targets[some])
-    with alone():
-        with torch.random.fork_rng(devices=()):
-            torch.default_generator.manual_seed(e.draw)
-            network = Classifier(nn.Identity(), e.encoder.latent_dim, e.hidden)  # one head for every scheme
-            # The noise goes on where the initial weights end.
-            network.head.insert(0, Noise(e.noise, torch.default_generator.clone_state()))
-        if e.scheme == "probe_then_fine_tuned":
-            probe = fit_classifier(replace(e, scheme="frozen"), encoder, mnist, graph)
-            network.head.load_state_dict(probe.head.state_dict())
-        if e.distortion:
-            generator = torch.Generator().manual_seed(e.draw)
-            copies = [distorted(labelled.images, e.distortion, generator) for _ in range(COPIES)]
-            labelled = Split(torch.cat([labelled.images, *copies]), labelled.labels.repeat(1 + COPIES))
-        groups = [{"params": network.head.parameters(), "lr": e.head_rate}]
-        if e.scheme == "frozen":  # encoded once: no gradient can reach the encoder, no statistic can change
-            known = torch.from_numpy(graph.codes)[some] if graph and not e.distortion else None
-            codes = measures.infer(encoder, labelled.images) if known is None else known
-            labelled = Split(codes, labelled.labels)
-        else:
-            scratch = replace(e.encoder, seed=1_000 + e.draw)  # a seed that no pre-trained encoder has
-            encoder = build(scratch).encoder if e.scheme == "from_scratch" else deepcopy(encoder)
-            network.encoder = encoder.requires_grad_(True)
-            groups += [{"params": encoder.parameters(), "lr": e.encoder_rate}]
-        optimizer = torch.optim.AdamW(groups, weight_decay=e.weight_decay)
-        objective = _classify_with_fixed_norm if e.fixed_norm else classify
-        epochs = max(1, e.steps * batch_size // len(labelled.labels))
-        fit(network, labelled, objective, optimizer, epochs=epochs, batch_size=batch_size, seed=e.draw)
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(e.draw)
+        network = Classifier(nn.Identity(), e.encoder.latent_dim, e.hidden)  # one head for every scheme
+        # The noise goes on where the initial weights end.
+        network.head.insert(0, Noise(e.noise, torch.default_generator.clone_state()))
+    if e.scheme == "probe_then_fine_tuned":
+        probe = fit_classifier(replace(e, scheme="frozen"), encoder, mnist, graph)
+        network.head.load_state_dict(probe.head.state_dict())
+    if e.distortion:
+        generator = torch.Generator().manual_seed(e.draw)
+        copies = [distorted(labelled.images, e.distortion, generator) for _ in range(COPIES)]
+        labelled = Split(torch.cat([labelled.images, *copies]), labelled.labels.repeat(1 + COPIES))
+    groups = [{"params": network.head.parameters(), "lr": e.head_rate}]
+    if e.scheme == "frozen":  # encoded once: no gradient can reach the encoder, no statistic can change
+        known = torch.from_numpy(graph.codes)[some] if graph and not e.distortion else None
+        codes = measures.infer(encoder, labelled.images) if known is None else known
+        labelled = Split(codes, labelled.labels)
+    else:
+        scratch = replace(e.encoder, seed=1_000 + e.draw)  # a seed that no pre-trained encoder has
+        encoder = build(scratch).encoder if e.scheme == "from_scratch" else deepcopy(encoder)
+        network.encoder = encoder.requires_grad_(True)
+        groups += [{"params": encoder.parameters(), "lr": e.encoder_rate}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=e.weight_decay)
+    objective = _classify_with_fixed_norm if e.fixed_norm else classify
+    epochs = max(1, e.steps * batch_size // len(labelled.labels))
+    fit(network, labelled, objective, optimizer, epochs=epochs, batch_size=batch_size, seed=e.draw)
     network.encoder = encoder
     return network.eval()
 
@@ -123,6 +128,7 @@ def _spread(e: Transfer, encoder: nn.Module, labelled: Split, graph: Graph) -> t
     return spread(graph, codes, labelled.labels.numpy(), e.alpha)
 
 
+@alone()
 def evaluate(e: Transfer, encoder: nn.Module, mnist: Data, known: View | None = None) -> Outcome:
     """Train on the labelled images by the experiment's scheme, and measure on its evaluation split.
 
@@ -138,12 +144,11 @@ def evaluate(e: Transfer, encoder: nn.Module, mnist: Data, known: View | None = 
         accuracy = measures.accuracy(nn.Identity(), torch.from_numpy(votes_on @ shares), evaluation.labels)
         return Outcome(accuracy, 1.0, 0.0, mnist.name, unreached)
     network, shift = fit_classifier(e, encoder, mnist, graph), 0.0
-    with alone():
-        after = codes if e.scheme == "frozen" else measures.infer(network.encoder, evaluation.images)
-        if FEATURES[e.scheme] == "code":
-            shift = ((after - codes).norm() / (codes - codes.mean(0)).norm()).item()
-        accuracy = measures.accuracy(network.head, after, evaluation.labels)
-        return Outcome(accuracy, measures.accuracy(network, *labelled), shift, mnist.name)
+    after = codes if e.scheme == "frozen" else measures.infer(network.encoder, evaluation.images)
+    if FEATURES[e.scheme] == "code":
+        shift = ((after - codes).norm() / (codes - codes.mean(0)).norm()).item()
+    accuracy = measures.accuracy(network.head, after, evaluation.labels)
+    return Outcome(accuracy, measures.accuracy(network, *labelled), shift, mnist.name)
 
 
 def _logistic(e: Transfer, encoder: nn.Module, labelled: Split, evaluation: Split, dataset: str) -> Outcome:

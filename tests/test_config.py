@@ -1,11 +1,12 @@
 """What an experiment may be, and the name under which it is found."""
 
+import re
 from dataclasses import fields, replace
 
 import pytest
 from small import TINY
 
-from mnistae.config import Config, Transfer
+from mnistae.config import Config, Probe, Transfer
 
 
 def test_a_config_is_named_by_every_field():
@@ -21,7 +22,7 @@ def test_a_config_is_named_by_every_field():
     assert len(names) == len(changes) + 1
 
 
-def test_younger_fields_are_named_only_where_they_differ():
+def test_later_fields_are_named_only_where_they_differ():
     older = "reconstruct_d10_c8-32-64-88_k3_muon0.03_w0.05_b64_e6_x0.0_n55000_s0"
     assert Config().name == Config(noise=0, kl_weight=0.0).name == older
     assert Config(noise=0.5).name == older.replace("_s0", "_z0.5_s0")
@@ -55,3 +56,19 @@ def test_a_transfer_needs_an_encoder_of_images_and_a_known_scheme():
         Transfer("frozen", Config(task="classify"), 1, 0)
     with pytest.raises(ValueError, match=r"scheme(?s:.)*'frozen', 'fine_tuned'.*input_value='sideways'"):
         Transfer(scheme="sideways", encoder=Config(), labels_per_class=1, draw=0)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        ({"task": "classify"}, "encoder.task='classify': allowed is 'reconstruct'"),
+        ({"noise": 0.5}, "encoder.noise=0.5: allowed is 0.0"),
+        ({"kl_weight": 0.1}, "encoder.kl_weight=0.1: allowed is 0.0"),
+        ({"loss": "l1"}, "encoder.loss='l1': allowed is 'mse'"),
+        ({}, "amount=11: allowed is 1 to 10, the latent_dim"),
+    ],
+)
+def test_a_probe_needs_a_plain_encoder_and_no_more_directions_than_it_has(encoder, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Probe("retrained_decoder", Config(**encoder), amount=11)
+    assert Probe("ill_conditioned_start", Config(), amount=11), "a condition may be any"

@@ -17,7 +17,7 @@ import torch
 from small import TINY, child, same, small
 
 from mnistae import data
-from mnistae.config import Transfer
+from mnistae.config import Probe, Transfer
 from mnistae.runs import evaluate_all, trained, trained_all
 from mnistae.store import Store, StoreError
 from mnistae.training import TrainingError, train
@@ -87,6 +87,27 @@ def test_experiments_that_fail_do_not_stop_the_others(mnist, store):
     with pytest.raises(TrainingError, match=r"2 of 5 experiments failed(?s:.)*per_class=41: allowed is 1 to"):
         evaluate_all([*impossible, *others], store, progress=False, mnist=mnist)
     assert list(store.outcomes([*impossible, *others])) == others
+
+
+def test_encoders_that_fail_do_not_stop_the_experiments_on_others(mnist, store):
+    impossible = replace(FROZEN, labels_per_class=41)
+    blocked = [replace(FROZEN, encoder=DIVERGING[0], draw=draw) for draw in (0, 1)]
+    others = [FROZEN, replace(blocked[0], scheme="logistic_pixels")]  # of an encoder that is not needed
+    experiments = [*blocked, impossible, *others]
+    with pytest.raises(TrainingError, match=r"1 of 2 networks failed(?s:.)*collapsed") as caught:
+        evaluate_all(experiments, store, progress=False, mnist=mnist)
+    assert "2 experiment(s) that need them did not run" in str(caught.value)
+    assert "1 of 3 experiments failed" in str(caught.value)
+    assert "per_class=41" in str(caught.value)
+    assert list(store.outcomes(experiments)) == others
+    with pytest.raises(TrainingError, match="1 of 1 networks failed"):
+        evaluate_all([blocked[0], FROZEN], store, progress=False, mnist=mnist)
+
+
+def test_experiments_of_two_kinds_are_refused_before_any_runs(mnist, store):
+    with pytest.raises(ValueError, match=r"kind Probe and Transfer: allowed is all .*Call once for each"):
+        evaluate_all([FROZEN, Probe("retrained_decoder", TINY, 2)], store, progress=False, mnist=mnist)
+    assert not store.folder.exists()
 
 
 def test_a_damaged_encoder_is_named_once_for_all_experiments(mnist, store):
@@ -187,7 +208,7 @@ def sweep(store):
         trained(config, store, progress=False, mnist=small())
 
 
-def test_a_sweep_killed_at_20_moments_ends_as_if_nothing_had_happened(mnist, tmp_path):
+def test_a_sweep_killed_at_8_moments_ends_as_if_nothing_had_happened(mnist, tmp_path):
     whole, home, warm = (Store(tmp_path / name, "MNIST") for name in ("whole", "killed", "warm"))
     chance = random.Random(0)
     child(sweep, warm).join()
@@ -195,7 +216,7 @@ def test_a_sweep_killed_at_20_moments_ends_as_if_nothing_had_happened(mnist, tmp
     child(sweep, whole).join()
     duration, progress = time.perf_counter() - start, []
     count = lambda: len(list(home.folder.glob("*.safetensors")))  # noqa: E731
-    for n in range(20):
+    for n in range(8):
         process, before = child(sweep, home), count()
         while n % 2 and process.is_alive() and count() == before:
             time.sleep(0.01)  # every other kill comes when one more network has been saved

@@ -122,6 +122,15 @@ def test_a_network_of_another_config_or_other_data_names_what_differs(store, pat
     refused(store, rf"it holds another config \(differing: {differing}\)")
 
 
+def test_a_good_file_is_not_blamed_when_memory_runs_out(store, path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr("mnistae.store.restored", fail)
+    with pytest.raises(RuntimeError, match=r"^not enough memory$"):
+        store.network(TINY)
+
+
 @pytest.mark.parametrize("change", [lambda n, weight: {f"{n}x": weight}, lambda n, weight: {n: weight[None]}])
 def test_weights_of_another_name_or_shape_are_refused(store, change):
     weights = dict(TRAINED.weights)
@@ -161,6 +170,7 @@ def test_loading_touches_no_generator_and_depends_on_no_setting(store, config):
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
     assert same(run.network.state_dict(), expected)
+    run.network.requires_grad_(True)(torch.zeros(2, 1, 28, 28)).sum().backward()
     assert torch.equal(torch.get_rng_state(), before)
     build(config)
     assert torch.equal(torch.get_rng_state(), before), "nor does building one"
@@ -250,7 +260,7 @@ def test_a_damaged_table_is_restored_first(store, before, after):
 
 def test_a_table_that_is_a_folder_or_of_other_data_is_refused(store):
     store.add({FROZEN: OUTCOME})
-    with pytest.raises(StoreError, match=f"it holds outcomes of MNIST, not of {data.SAMPLE}"):
+    with pytest.raises(StoreError, match=rf"\.json holds outcomes of MNIST, not of {data.SAMPLE}\. Move it"):
         Store(store.folder, data.SAMPLE).outcomes([FROZEN])
     (store.folder / "transfer.json").mkdir()
     with pytest.raises(StoreError, match=r"transfer\.json cannot be read \(Is a directory\)"):
@@ -271,6 +281,12 @@ def test_a_changed_default_is_an_error_that_names_both_values(store):
     for use in (lambda: store.outcomes([FROZEN]), lambda: study.add({FROZEN: OUTCOME})):
         with pytest.raises(StoreError, match=r"Transfer\.steps is 200, but was 150.*back to 150"):
             use()
+
+
+def test_a_field_that_is_gone_is_an_error_that_names_it(store):
+    write_table(store, DEFAULTS[Transfer] | {"momentum": 0.9})
+    with pytest.raises(StoreError, match=r"Transfer\.momentum=0\.9, no longer a field\. Add .*or move"):
+        store.outcomes([FROZEN])
 
 
 def test_a_field_that_is_new_leaves_older_tables_valid(store):
@@ -304,6 +320,28 @@ def test_parts_of_the_dead_are_swept_up_and_those_of_others_are_not(tmp_path):
     atomic_write(tmp_path / "new" / "file", b"content")
     atomic_write(tmp_path / "file", b"content")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "file", "new"])
+
+
+def test_the_longest_names_can_be_written_on_any_host_and_be_swept_up(tmp_path, monkeypatch):
+    dead = child(os._exit, 0)
+    dead.join()
+    monkeypatch.setattr(platform, "node", lambda: "h" * 64)  # the longest that Linux allows
+    monkeypatch.setattr(os, "fsync", lambda _: names.extend(path.name for path in tmp_path.iterdir()))
+    names = []
+    atomic_write(tmp_path / ("x" * 255), b"content")
+    (tmp_path / names[0].replace(f".{os.getpid()}.", f".{dead.pid}.")).touch()
+    atomic_write(tmp_path / "file", b"content")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "x" * 255]
+
+
+def test_a_part_that_may_not_be_removed_does_not_stop_a_write(tmp_path):
+    dead = child(os._exit, 0)
+    dead.join()
+    left = tmp_path / f".x.{platform.node()}.{dead.pid}.a.part"
+    left.touch()
+    tmp_path.chmod(0o1777)  # where others' files may not be removed
+    assert as_nobody(lambda: atomic_write(tmp_path / "file", b"content"), left)
+    assert (tmp_path / "file").read_bytes() == b"content"
 
 
 def write_on_a_full_disk(path):

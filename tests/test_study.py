@@ -10,7 +10,7 @@ from mnistae import data, study
 from mnistae.config import Transfer
 from mnistae.runs import evaluate_all
 from mnistae.store import STUDY, store_for
-from mnistae.training import train
+from mnistae.training import Trained, build, train
 from mnistae.transfer import BASELINES, SCHEMES, Outcome
 
 HOME = data.ROOT / "checkpoints"
@@ -19,13 +19,19 @@ needs_mnist = pytest.mark.skipif(not MNIST, reason="there is no MNIST, only the 
 STORE = store_for("MNIST")
 
 
+def whole(experiments):
+    found = STORE.outcomes(experiments := list(experiments))
+    missing = set(experiments) - set(found)
+    assert not missing, f"{len(missing)} outcomes are not stored, such as {missing.pop()}"
+    return found
+
+
 def stored(experiments):
     """Outcomes are read: a test that asks for one that is not stored is skipped."""
-    experiments = list(experiments)
-    found = STORE.outcomes(experiments)
-    if missing := set(experiments) - set(found):
-        pytest.skip(f"{len(missing)} transfers are not stored, such as {missing.pop()}")
-    return found
+    try:
+        return whole(experiments)
+    except AssertionError as missing:
+        pytest.skip(str(missing))
 
 
 def committed():
@@ -58,6 +64,18 @@ def test_a_committed_network_can_be_trained_again():
 def test_the_best_candidate_is_chosen_on_validation_images_alone():
     validation = {config: STORE.network(config).history[-1]["validation"] for config in study.CANDIDATES}
     assert study.best_candidate() == min(validation, key=validation.get)
+
+
+@needs_mnist
+def test_the_best_candidate_is_that_of_the_store_in_use(store, monkeypatch):
+    monkeypatch.setattr(study, "CANDIDATES", candidates := [TINY, replace(TINY, seed=1)])
+    for best in candidates:
+        for config in candidates:
+            row = {"train": 1.0, "validation": float(config != best)}
+            store.save(config, Trained(build(config).state_dict(), [row], 0.0, {}))
+        assert study.best_candidate(store) == best
+    monkeypatch.setattr(study, "best_grid", lambda run: {})
+    assert any(e.encoder.channels == TINY.channels for e in study.spreading(store=store))
 
 
 @needs_mnist
@@ -135,18 +153,18 @@ def test_the_search_keeps_the_best_of_those_that_begin_best():
 def test_the_whole_study_is_stored_and_what_the_user_adds_changes_nothing(tmp_path):
     """`python -m mnistae.study` has nothing to do on MNIST, with own networks and outcomes too."""
     for scheme in (*SCHEMES, *BASELINES):
-        stored(study.transfers(scheme, run=stored))
+        whole(study.transfers(scheme, run=whole))
     searched = [(scheme, "") for scheme in (*SCHEMES[:3], *BASELINES)]
     searched += [(scheme, variant) for scheme in SCHEMES[:2] for variant in ("plain", "taught")]
     for scheme, variant in searched:
-        stored(study.transfers(scheme, variant=variant, run=stored))
+        whole(study.transfers(scheme, variant=variant, run=whole))
         for k in study.LABELS_PER_CLASS:
-            first, chosen = study.search(scheme, k, variant, stored)
+            first, chosen = study.search(scheme, k, variant, whole)
             assert len(first) == len(study.candidates(scheme, variant))
             assert chosen in study.candidates(scheme, variant)
-    stored(study.spreading(stored))
-    assert study.best_grid(stored) in study.GRID
-    stored([*study.ILL_CONDITIONED, *study.RETRAINED])
+    whole(study.spreading(whole))
+    assert study.best_grid(whole) in study.GRID
+    whole([*study.ILL_CONDITIONED, *study.RETRAINED])
     for path in HOME.iterdir():
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "own_transfer.json").unlink(missing_ok=True)  # this machine's user's

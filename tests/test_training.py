@@ -10,8 +10,10 @@ import pytest
 import torch
 from small import TINY, same
 
+from mnistae.config import Config, Transfer
 from mnistae.data import Split
 from mnistae.training import TrainingError, build, fit, optimizer_for, reconstruct, restored, train
+from mnistae.transfer import evaluate
 
 REGULARISED = [replace(TINY, noise=0.5), replace(TINY, kl_weight=1e-3)]
 
@@ -58,20 +60,33 @@ SETTINGS = {
 }
 
 
+FROZEN = Transfer("frozen", TINY, labels_per_class=3, draw=0, steps=30, nodes=400, neighbours=5)
+EXPERIMENTS = [
+    replace(FROZEN, scheme=scheme) for scheme in ("frozen", "fine_tuned", "logistic_code", "spreading_code")
+]
+EXPERIMENTS += [replace(FROZEN, teacher="spread"), replace(FROZEN, distortion=1.0)]
+ENCODER = restored(TINY, build(TINY).state_dict()).encoder
+
+
+def result(of, mnist):
+    """Of a config its weights, of an experiment its outcome, with an untrained encoder."""
+    return train(of, mnist).weights if isinstance(of, Config) else evaluate(of, ENCODER, mnist)
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("config", [TINY, *REGULARISED])
-def test_one_config_gives_one_network_bit_for_bit_under_any_setting(mnist, config, setting):
+@pytest.mark.parametrize("of", [TINY, *REGULARISED, *EXPERIMENTS])
+def test_one_config_gives_one_result_bit_for_bit_under_any_setting(mnist, of, setting):
     """Of the caller's cell, which stays as it is; nor does the state of the global generator matter."""
-    (change, current, value, usual), expected = SETTINGS[setting], train(config, mnist).weights
+    (change, current, value, usual), expected = SETTINGS[setting], result(of, mnist)
     torch.rand(1)
     before = torch.get_rng_state()
     change(value)
     try:
-        again = train(config, mnist).weights
+        again = result(of, mnist)
         assert current() == value
     finally:
         change(usual)
-    assert same(again, expected)
+    assert same(again, expected) if isinstance(of, Config) else again == expected
     assert torch.equal(torch.get_rng_state(), before)
 
 
