@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import live
@@ -212,8 +213,10 @@ def build_pdf(notebooks, code=False, identity=None, sources=None, picture=None):
     chapters, answers = prepared(books, stamp, code=code)
     cells = [cell for _, cells in chapters.values() for cell in cells]
     cells = [*front(stamp, picture=picture), *answers, *cells]
-    pins = re.findall(r"^([\w.-]+)(?:\[.*?\])?(==[^\s;\\]+)", (ROOT / "requirements.lock").read_text(), re.M)
-    inputs = {"title": TITLE, "subtitle": SUBTITLE, "pins": "\n".join(map("".join, pins)), "stamp": stamp}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[^\w-]", entry)[0] for entry in project["dependencies"]]
+    pins = re.findall(rf"^((?:{'|'.join(names)})==[^\s;\\]+)", (ROOT / "requirements.lock").read_text(), re.M)
+    inputs = {"title": TITLE, "subtitle": SUBTITLE, "pins": "\n".join(pins).replace("==", " "), "stamp": stamp}
     inputs |= {"data": f"Data: {stamp or SOURCE}" if data else "", **(identity or {})}
     inputs["name"] = inputs.get("name") or AUTHOR
     options = {"ignore_system_fonts": True, "sys_inputs": inputs}
