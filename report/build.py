@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import live
@@ -65,9 +66,8 @@ def check(cell, place, stamp):
     for output in cell.outputs:
         data, about = output.get("data", {}), output.get("metadata", {})
         if "image/png" in data and "alt" not in cell.metadata:
-            raise Failed(
-                f"{place} has a figure whose metadata lack `alt`: what it shows, for who cannot see it"
-            )
+            cure = "say there what it shows, for readers who cannot see it"
+            raise Failed(f"{place} has a figure whose metadata lack `alt`: {cure}")
         bare = "image/png" in data and data.get("text/plain") != "<Figure>"
         unsaid = (
             stamp
@@ -280,7 +280,8 @@ def main(argv=None):
     for key, (_, words, _) in submission.IDENTITY.items():
         parser.add_argument(f"--{key}", default="", help=words)
     options = parser.parse_args(argv)
-    identity = {key: getattr(options, key).strip() for key in submission.IDENTITY}
+    given = {key: getattr(options, key).strip() for key in submission.IDENTITY}
+    identity = {key: unicodedata.normalize("NFC", value) for key, value in given.items()}  # é as one sign
     if options.command == "submission" and (fault := submission.fault(identity)):
         parser.error(fault)
     # The default folder may hold other or older notebooks than the project does by now.
