@@ -95,6 +95,12 @@ def test_modules_are_those_of_the_map_and_import_only_what_it_allows():
         assert imported <= ({"config"} if n < MODULES.index("training") else set(MODULES[:n])), name
 
 
+def test_no_module_is_imported_that_windows_lacks():
+    unix = re.compile(r"^\s*(?:import|from) (?:resource|fcntl|pwd|grp|termios)\b", re.MULTILINE)
+    paths = [path for folder in ("mnistae", "report", "benchmarks") for path in (ROOT / folder).glob("*.py")]
+    assert [path.name for path in paths if unix.search(path.read_text())] == []
+
+
 @pytest.mark.parametrize("name", sorted({*MODULES} - {"data", "store", "runs", "study", "results"}))
 def test_training_and_what_it_is_made_of_do_not_know_where_things_are(name):
     """They take all that they need as arguments."""
