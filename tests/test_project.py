@@ -211,7 +211,7 @@ def test_mnist_survives_a_ci_run_that_is_killed_between_its_halves(tmp_path):
         (tmp_path / name).mkdir()
     shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "data/mnist").touch()
+    (tmp_path / "data/mnist").write_text("whole")
 
     def run(make):
         for name, does in {"make": make, "chromium": "true", "npm": "true"}.items():
@@ -222,9 +222,13 @@ def test_mnist_survives_a_ci_run_that_is_killed_between_its_halves(tmp_path):
 
     assert run("[ -d data ] || kill -9 $PPID") != 0
     assert not (tmp_path / "data").exists()
+    (tmp_path / "data").mkdir()  # filled again meanwhile, in part
+    (tmp_path / "data/mnist").write_text("cut short")
+    (tmp_path / "data/other").touch()
     subprocess.run(["make", "clean"], cwd=tmp_path, check=True)
     assert run("true") == 0
-    assert (tmp_path / "data/mnist").exists()
+    assert (tmp_path / "data/mnist").read_text() == "whole"
+    assert (tmp_path / "data/other").exists()
     assert [path.name for path in tmp_path.iterdir() if "parked" in path.name] == []
 
 
