@@ -245,12 +245,32 @@ def test_make_live_builds_the_pages_and_opens_one(make):
 def test_nothing_committed_is_overwritten_without_mnist(make, target):
     done, calls = make(target, found="embedded sample")
     assert done.returncode != 0
-    assert "Without MNIST nothing that is committed" in done.stderr
+    assert "Without MNIST no committed file is replaced" in done.stderr
     assert calls == []
     assert (make.house / "checkpoints" / "1.safetensors").exists()
     done, calls = make("refresh")
     assert done.returncode == 0
     assert calls == ["[] report/run.py --in-place", "[] report/build.py refresh"]
+
+
+def test_retraining_deletes_the_committed_networks_or_without_git_nothing(make):
+    ours, own = (make.house / f"checkpoints/{name}.safetensors" for name in ("1", "own"))
+    own.touch()
+    for prepare in (list, (make.house / ".git").mkdir):  # no clone; a clone that git cannot read
+        prepare()
+        done, calls = make("retrain")
+        assert done.returncode != 0
+        assert "Delete by hand those that are to be made again, then run `make`" in done.stderr
+        assert calls == []
+        assert ours.exists()
+        assert own.exists()
+    for command in (["init", "-q"], ["add", "checkpoints/1.safetensors"]):
+        subprocess.run(["git", *command], cwd=make.house, check=True)
+    done, calls = make("retrain")
+    assert done.returncode == 0, done.stderr
+    assert calls[0] == "[] -m mnistae.study"
+    assert not ours.exists()
+    assert own.exists()
 
 
 def test_a_python_that_is_too_old_or_too_new_is_refused_with_the_cure(make):
