@@ -2,11 +2,11 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 export OMP_NUM_THREADS := 1
-# Of the command line alone, since some systems set NAME and USER themselves; expanded by the shell, as a word.
+# What the command line gives, since some systems set NAME and USER themselves; expanded by the shell, as a word.
 given = $(if $(filter command%,$(origin $(1))),$$$(1))
-# Once known, the absence of MNIST is told to each process that follows: none waits for a download again.
+# If there is no MNIST, every process that follows is told so: none waits for a download again.
 known = $(if $(filter sample,$(shell cat report/build/dataset 2>/dev/null)),MNISTAE_DATA=sample)
-only_mnist = @grep -qx MNIST report/build/dataset || { echo "Without MNIST nothing that is committed is written anew: put MNIST into data/, or name its folder in MNISTAE_DATA." >&2; exit 1; }
+only_mnist = @grep -qx MNIST report/build/dataset || { echo "Without MNIST no committed file is replaced: put MNIST into data/, or name its folder in MNISTAE_DATA." >&2; exit 1; }
 
 .PHONY: all help test test-oldest lab live retrain refresh report submission bench lock clean FORCE
 
@@ -76,7 +76,8 @@ bench: .venv/done  ## the table of the README's speed section
 
 retrain: report/build/dataset  ## train every network from nothing, then refresh; after an interruption it goes on
 	$(only_mnist)
-	test -e report/build/retraining || rm -f $$([ -e .git ] && git ls-files checkpoints || ls checkpoints/*)  # the user's own stay
+	@test -e report/build/retraining || { [ -e .git ] && ours=$$(git ls-files checkpoints) && exec rm -f $$ours; echo \
+		"Nothing was deleted: git does not say here which files in checkpoints/ are the user's own. Delete by hand those that are to be made again, then run \`make\` and \`make refresh\`." >&2; exit 1; }
 	mkdir -p report/build && touch report/build/retraining
 	$(PY) -m mnistae.study
 	rm report/build/retraining

@@ -23,7 +23,7 @@ FOLDER = data.ROOT / "report" / "build" / "results"
 def tidy(results: Mapping[Any, Any]) -> pd.DataFrame:
     """A tidy table: one row per experiment, with its fields and those of its result.
 
-    results: experiment (a dataclass) -> result (a named tuple), as of `trained_all` and `evaluate_all`.
+    results: experiment (a dataclass) -> result (a named tuple), see `trained_all` and `evaluate_all`.
     """
     return pd.DataFrame(vars(experiment) | result._asdict() for experiment, result in results.items())
 
@@ -92,7 +92,8 @@ class Chapter:
         note = self.note(stored)
         caption = f'<caption style="color:red">{note}</caption>' if note else ""
         plain = frame.rename_axis(columns=None)  # its name would stand over an empty column
-        own = ("display.float_format", None, "display.max_colwidth", None, "display.precision", 6)
+        own: tuple[Any, ...] = ("display.float_format", None, "display.max_colwidth", None)
+        own += ("display.precision", 6, "display.chop_threshold", None, "display.max_seq_items", 100)
         with pd.option_context(*own):  # a reader's options must not change the digits
             cells = plain.to_html(index=False, border=0, na_rep="", max_rows=None, max_cols=None)
         return HTML(cells.replace("<thead>", f"{caption}<thead>"), metadata=_metadata(note))

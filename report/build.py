@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 import tomllib
+import unicodedata
 from pathlib import Path
 
 import live
@@ -66,9 +67,8 @@ def check(cell, place, stamp):
     for output in cell.outputs:
         data, about = output.get("data", {}), output.get("metadata", {})
         if "image/png" in data and "alt" not in cell.metadata:
-            raise Failed(
-                f"{place} has a figure whose metadata lack `alt`: what it shows, for who cannot see it"
-            )
+            cure = "say there what it shows, for readers who cannot see it"
+            raise Failed(f"{place} has a figure whose metadata lack `alt`: {cure}")
         bare = "image/png" in data and data.get("text/plain") != "<Figure>"
         unsaid = (
             stamp
@@ -216,7 +216,8 @@ def build_pdf(notebooks, code=False, identity=None, sources=None, picture=None):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [re.split(r"[^\w-]", entry)[0] for entry in project["dependencies"]]
     pins = re.findall(rf"^((?:{'|'.join(names)})==[^\s;\\]+)", (ROOT / "requirements.lock").read_text(), re.M)
-    inputs = {"title": TITLE, "subtitle": SUBTITLE, "pins": "\n".join(pins).replace("==", " "), "stamp": stamp}
+    pins = "\n".join(pins).replace("==", " ")
+    inputs = {"title": TITLE, "subtitle": SUBTITLE, "pins": pins, "stamp": stamp}
     inputs |= {"data": f"Data: {stamp or SOURCE}" if data else "", **(identity or {})}
     inputs["name"] = inputs.get("name") or AUTHOR
     options = {"ignore_system_fonts": True, "sys_inputs": inputs}
@@ -283,7 +284,8 @@ def main(argv=None):
     for key, (_, words, _) in submission.IDENTITY.items():
         parser.add_argument(f"--{key}", default="", help=words)
     options = parser.parse_args(argv)
-    identity = {key: getattr(options, key).strip() for key in submission.IDENTITY}
+    given = {key: getattr(options, key).strip() for key in submission.IDENTITY}
+    identity = {key: unicodedata.normalize("NFC", value) for key, value in given.items()}  # é as one sign
     if options.command == "submission" and (fault := submission.fault(identity)):
         parser.error(fault)
     # The default folder may hold other or older notebooks than the project does by now.

@@ -48,7 +48,7 @@ def own_settings(folder, notebooks):
     notebooks that hides one of Python's own modules.
     """
     for path in notebooks.iterdir():
-        if path.stem in sys.stdlib_module_names and (path.suffix == ".py" or path.is_dir()):
+        if path.stem in sys.stdlib_module_names and (path.suffix == ".py" or (path / "__init__.py").exists()):
             raise Failed(
                 f"{path} hides Python's own module '{path.stem}', so no kernel can start: rename it."
             )
@@ -90,8 +90,11 @@ def canonical(nb):
     return nbformat.writes(nbformat.reads(text, as_version=4)) + "\n"  # the writer sorts keys
 
 
-async def execute(path, target, timeout, slots):
-    """Run one notebook in its own folder and write it to `target`; raises Failed and writes nothing."""
+async def execute(path, target, timeout, slots, env):
+    """Run one notebook in its own folder and write it to `target`; raises Failed and writes nothing.
+
+    env: all environment variables of its kernel.
+    """
     async with slots:
         nb = read(path)
         running = {}
@@ -108,7 +111,7 @@ async def execute(path, target, timeout, slots):
         )
         print(f"{path.name}: started", flush=True)
         try:
-            await client.async_execute()
+            await client.async_execute(env=env)
         except (RuntimeError, TimeoutError, CellExecutionError) as error:
             raise Failed(f"{path.name}: failed in cell '{running.get('id')}'\n{plain(str(error))}") from None
         for cell in nb.cells:  # an error in showing a result, which does not stop the kernel
@@ -142,15 +145,16 @@ def main(argv=None):
     paths = [path.resolve() for path in options.notebooks]
     targets = {path: path if options.in_place else options.output / path.name for path in paths}
 
-    async def all_of_them():  # the first failure stops the others
+    async def all_of_them(env):  # the first failure stops the others
         slots = asyncio.Semaphore(options.jobs)
-        await asyncio.gather(*(execute(*files, options.timeout, slots) for files in targets.items()))
+        await asyncio.gather(*(execute(*files, options.timeout, slots, env) for files in targets.items()))
 
     try:
         with tempfile.TemporaryDirectory() as empty:
+            env = dict(os.environ)
             for folder in {path.parent for path in paths}:
-                os.environ |= own_settings(empty, folder)
-            asyncio.run(all_of_them())
+                env |= own_settings(empty, folder)
+            asyncio.run(all_of_them(env))
     except Failed as failure:
         sys.exit(str(failure))
 

@@ -10,8 +10,8 @@ from mnistae import data
 from mnistae.store import OWN, Store
 
 matplotlib.use("Agg")
-if os.name == "nt":  # these start processes and interrupt them as Unix does, or run make
-    collect_ignore = ["test_project.py", "test_runs.py", "test_store.py"]
+if os.name == "nt":  # these interrupt processes as Unix does, link files, or run make
+    collect_ignore = ["test_project.py", "test_runs.py", "test_store.py", "test_study.py"]
 COMMITTED = data.ROOT / "checkpoints"
 
 

@@ -95,6 +95,12 @@ def test_modules_are_those_of_the_map_and_import_only_what_it_allows():
         assert imported <= ({"config"} if n < MODULES.index("training") else set(MODULES[:n])), name
 
 
+def test_no_module_is_imported_that_windows_lacks():
+    unix = re.compile(r"^\s*(?:import|from) (?:resource|fcntl|pwd|grp|termios)\b", re.MULTILINE)
+    paths = [path for folder in ("mnistae", "report", "benchmarks") for path in (ROOT / folder).glob("*.py")]
+    assert [path.name for path in paths if unix.search(path.read_text())] == []
+
+
 @pytest.mark.parametrize("name", sorted({*MODULES} - {"data", "store", "runs", "study", "results"}))
 def test_training_and_what_it_is_made_of_do_not_know_where_things_are(name):
     """They take all that they need as arguments."""
@@ -205,7 +211,7 @@ def test_mnist_survives_a_ci_run_that_is_killed_between_its_halves(tmp_path):
         (tmp_path / name).mkdir()
     shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "data/mnist").touch()
+    (tmp_path / "data/mnist").write_text("whole")
 
     def run(make):
         for name, does in {"make": make, "chromium": "true", "npm": "true"}.items():
@@ -216,9 +222,13 @@ def test_mnist_survives_a_ci_run_that_is_killed_between_its_halves(tmp_path):
 
     assert run("[ -d data ] || kill -9 $PPID") != 0
     assert not (tmp_path / "data").exists()
+    (tmp_path / "data").mkdir()  # filled again meanwhile, in part
+    (tmp_path / "data/mnist").write_text("cut short")
+    (tmp_path / "data/other").touch()
     subprocess.run(["make", "clean"], cwd=tmp_path, check=True)
     assert run("true") == 0
-    assert (tmp_path / "data/mnist").exists()
+    assert (tmp_path / "data/mnist").read_text() == "whole"
+    assert (tmp_path / "data/other").exists()
     assert [path.name for path in tmp_path.iterdir() if "parked" in path.name] == []
 
 
@@ -235,12 +245,32 @@ def test_make_live_builds_the_pages_and_opens_one(make):
 def test_nothing_committed_is_overwritten_without_mnist(make, target):
     done, calls = make(target, found="embedded sample")
     assert done.returncode != 0
-    assert "Without MNIST nothing that is committed" in done.stderr
+    assert "Without MNIST no committed file is replaced" in done.stderr
     assert calls == []
     assert (make.house / "checkpoints" / "1.safetensors").exists()
     done, calls = make("refresh")
     assert done.returncode == 0
     assert calls == ["[] report/run.py --in-place", "[] report/build.py refresh"]
+
+
+def test_retraining_deletes_the_committed_networks_or_without_git_nothing(make):
+    ours, own = (make.house / f"checkpoints/{name}.safetensors" for name in ("1", "own"))
+    own.touch()
+    for prepare in (list, (make.house / ".git").mkdir):  # no clone; a clone that git cannot read
+        prepare()
+        done, calls = make("retrain")
+        assert done.returncode != 0
+        assert "Delete by hand those that are to be made again, then run `make`" in done.stderr
+        assert calls == []
+        assert ours.exists()
+        assert own.exists()
+    for command in (["init", "-q"], ["add", "checkpoints/1.safetensors"]):
+        subprocess.run(["git", *command], cwd=make.house, check=True)
+    done, calls = make("retrain")
+    assert done.returncode == 0, done.stderr
+    assert calls[0] == "[] -m mnistae.study"
+    assert not ours.exists()
+    assert own.exists()
 
 
 def test_a_python_that_is_too_old_or_too_new_is_refused_with_the_cure(make):

@@ -92,14 +92,15 @@ def test_figures_and_tables_are_shown_with_their_note(shown, chapter):
 
 
 def test_a_table_has_no_row_numbers_and_a_reader_s_options_change_no_digit():
-    frame = pd.DataFrame({"error": [0.0312345], "text": ["0.1 ± 0.2" * 20], "n": [12345]}, index=["base"])
+    frame = pd.DataFrame({"error": [0.0312345], "text": ["0.1 ± 0.2" * 20], "n": [(1, 2)]}, index=["base"])
     many = pd.DataFrame({n: range(100) for n in range(30)})
     options = ["display.float_format", "{:.2f}".format, "display.max_colwidth", 10]
+    options += ["display.chop_threshold", 0.1, "display.max_seq_items", 1]
     with pd.option_context(*options, "display.max_rows", 5, "display.max_columns", 5):
         html = MNIST.table(frame).data
         assert MNIST.table(many).data.count("<td>") == 3_000
     assert html.count("<th>") == 3
-    assert re.findall("<td>(.*)</td>", html) == ["0.031234", "0.1 ± 0.2" * 20, "12345"]
+    assert re.findall("<td>(.*)</td>", html) == ["0.031234", "0.1 ± 0.2" * 20, "(1, 2)"]
     assert 'class="dataframe"' in html
 
 

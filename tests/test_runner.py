@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -141,16 +142,22 @@ def test_the_user_s_settings_do_not_reach_the_notebooks(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     asked = "import matplotlib as m; ('pd' in globals(), m.rcParams['text.usetex'], m.get_backend())"
     path = save(tmp_path / "nb/01.ipynb", new_code_cell(asked, id="asked"))
+    before = dict(os.environ)
     run.main([str(path), "--in-place"])
+    assert os.environ == before, "or the next kernel would look for settings that are gone"
     [cell] = nbformat.read(path, as_version=4).cells
     own = "(False, False, 'module://matplotlib_inline.backend_inline')"
     assert [output.data["text/plain"] for output in cell.outputs] == [own]
 
 
-def test_a_file_that_hides_a_standard_module_is_named(tmp_path):
+@pytest.mark.parametrize("hiding", ["types.py", "types/__init__.py"])
+def test_what_hides_a_standard_module_is_named_and_a_plain_folder_is_not(tmp_path, hiding):
+    (tmp_path / "venv").mkdir()
+    assert run.own_settings(tmp_path, tmp_path)
     path = save(tmp_path / "01.ipynb", new_code_cell("1", id="one"))
-    (tmp_path / "types.py").touch()
-    with pytest.raises(SystemExit, match=r"types\.py hides Python's own module 'types'.*: rename it"):
+    (tmp_path / hiding).parent.mkdir(exist_ok=True)
+    (tmp_path / hiding).touch()
+    with pytest.raises(SystemExit, match=r"types(\.py)? hides Python's own module 'types'.*: rename it"):
         run.main([str(path), "--output", str(tmp_path / "out")])
 
 

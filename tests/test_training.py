@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,8 +147,7 @@ train(TINY, small())
 
 def test_training_on_a_cpu_opens_no_cuda_context():
     """As on a machine with two GPUs: opening one fails here."""
-    folder = __file__.rsplit("/", 1)[0]
-    subprocess.run([sys.executable, "-c", GPUS], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", GPUS], cwd=Path(__file__).parent, check=True)
 
 
 def fitted(mnist, objective, split=None, optimizer=None, **options):
