@@ -82,14 +82,6 @@ def test_peano_s_function_has_a_minimum_on_every_line_and_none_in_the_plane(theo
 # Question 3
 
 
-def test_the_code_in_the_answer_runs_by_itself(theory, tmp_path):
-    (tmp_path / "answer.py").write_text("import torch\n" + theory.code)
-    spec = importlib.util.spec_from_file_location("answer", tmp_path / "answer.py")
-    answer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(answer)
-    assert answer.angle_loss(torch.tensor(2.0), torch.tensor(360.0)) == 2
-
-
 @repeatable
 @given(p=angles, t=angles)
 def test_angle_losses_are_finite_for_every_float(theory, p, t):
