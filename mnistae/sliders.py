@@ -12,22 +12,25 @@ from PIL import Image
 from torch import Tensor
 from traitlets import Int, observe
 
-Stack: Any = getattr(widgets, "Stack", None)
-_TIP, _link, _layout = "tooltip", widgets.jslink, widgets.Layout
-if Stack is None:  # ipywidgets 7, as on Colab: the kernel switches the frames, each with a layout of its own
-    _TIP, _link, _layout = "description_tooltip", widgets.link, dict
-
-    class Stack(widgets.VBox):  # type: ignore[no-redef]
-        """A box that shows one of its children."""
-
-        selected_index = Int()
-
-        @observe("selected_index", "children")
-        def _show(self, _change: object) -> None:
-            for n, child in enumerate(self.children):
-                child.layout.display = None if n == self.selected_index else "none"
+_OLD = not hasattr(widgets, "Stack")  # ipywidgets 7, as on Colab
+# There the kernel switches the frames, each with a layout of its own.
+_TIP, _link, _layout = (
+    ("description_tooltip", widgets.link, dict) if _OLD else ("tooltip", widgets.jslink, widgets.Layout)
+)
 
 
+class KernelStack(widgets.VBox):
+    """A box that shows one of its children; the kernel switches them."""
+
+    selected_index = Int()
+
+    @observe("selected_index", "children")
+    def _show(self, _change: object) -> None:
+        for n, child in enumerate(self.children):
+            child.layout.display = None if n == self.selected_index else "none"
+
+
+Stack: Any = KernelStack if _OLD else widgets.Stack
 TILE = 112  # pixels of the page for 28 of the image
 _STEP = 128  # from tile to tile
 STEPS = 21

@@ -218,8 +218,7 @@ def atomic_write(target: Path, content: bytes) -> None:
         if process.isdecimal() and not psutil.pid_exists(int(process)):
             with suppress(PermissionError):  # another user's
                 left.unlink(missing_ok=True)
-    unique = f"{platform.node()}.{os.getpid()}.{uuid.uuid4().hex}"  # each of two threads has its own
-    part = target.with_name(f".new.{unique}.part")  # short: a name has 255 bytes at most
+    part = _part(target.parent, platform.node())
     try:
         with part.open("xb") as file:
             file.write(content)
@@ -228,3 +227,8 @@ def atomic_write(target: Path, content: bytes) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _part(folder: Path, host: str) -> Path:
+    # Each of two threads has its own; without the target's name, since a name has 255 bytes at most.
+    return folder / f".new.{host}.{os.getpid()}.{uuid.uuid4().hex}.part"

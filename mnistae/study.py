@@ -261,9 +261,9 @@ def spreading(run: Any = evaluate_all, store: Store | None = None) -> list[Trans
     ]
 
 
-def best_candidate(store: Store | None = None) -> Config:
+def best_candidate(store: Store | None = None, candidates: Configs = CANDIDATES) -> Config:
     """The candidate with the lowest validation error."""
-    runs = trained_all(CANDIDATES, store)
+    runs = trained_all(candidates, store)
     return min(runs, key=lambda config: runs[config].history[-1]["validation"])
 
 

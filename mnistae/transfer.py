@@ -107,8 +107,10 @@ def fit_classifier(e: Transfer, encoder: nn.Module, mnist: Data, graph: Graph | 
         labelled = Split(torch.cat([labelled.images, *copies]), labelled.labels.repeat(1 + COPIES))
     groups = [{"params": network.head.parameters(), "lr": e.head_rate}]
     if e.scheme == "frozen":  # encoded once: no gradient can reach the encoder, no statistic can change
-        known = torch.from_numpy(graph.codes)[some] if graph and not e.distortion else None
-        codes = measures.infer(encoder, labelled.images) if known is None else known
+        if graph and not e.distortion:  # which has the codes
+            codes = torch.from_numpy(graph.codes)[some]
+        else:
+            codes = measures.infer(encoder, labelled.images)
         labelled = Split(codes, labelled.labels)
     else:
         scratch = replace(e.encoder, seed=1_000 + e.draw)  # a seed that no pre-trained encoder has

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import tomllib
 import unicodedata
+from importlib import metadata
 from pathlib import Path
 
 import live
@@ -215,8 +216,7 @@ def build_pdf(notebooks, code=False, identity=None, sources=None, picture=None):
     cells = [*front(stamp, picture=picture), *answers, *cells]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [re.split(r"[^\w-]", entry)[0] for entry in project["dependencies"]]
-    pins = re.findall(rf"^((?:{'|'.join(names)})==[^\s;\\]+)", (ROOT / "requirements.lock").read_text(), re.M)
-    pins = "\n".join(pins).replace("==", " ")
+    pins = "\n".join(f"{name} {metadata.version(name)}" for name in names)
     inputs = {"title": TITLE, "subtitle": SUBTITLE, "pins": pins, "stamp": stamp}
     inputs |= {"data": f"Data: {stamp or SOURCE}" if data else "", **(identity or {})}
     inputs["name"] = inputs.get("name") or AUTHOR

@@ -1,9 +1,8 @@
 import base64
-import importlib
 import io
 import re
 
-import ipywidgets
+import ipywidgets as widgets
 import numpy as np
 import pytest
 import torch
@@ -50,32 +49,15 @@ def test_alpha_slider_has_a_frame_that_says_what_it_shows_for_each_alpha_of_each
         assert len(set(said)) == sliders.STEPS
 
 
-@pytest.fixture
-def version_7(monkeypatch):
-    """The module as it is where ipywidgets has no Stack."""
-    monkeypatch.delattr(ipywidgets, "Stack", raising=False)
-    yield importlib.reload(sliders)
-    monkeypatch.undo()
-    importlib.reload(sliders)
-
-
-@pytest.mark.filterwarnings("ignore:the description_tooltip")  # version 7's name, here under 8
-def test_without_a_stack_the_kernel_shows_the_chosen_frame_of_the_chosen_pair(version_7):
-    methods = {"d = 4": FRAMES}
-    controls, _, album, _ = version_7.alpha_slider({"4 → 9": methods, "3 → 8": methods}).children
-    chooser, slider, _ = controls.children
-    kept = [frame.layout.min_height for stack in album.children for frame in stack.children]
+def test_without_a_stack_the_kernel_shows_the_chosen_frame():
+    stack = sliders.KernelStack([widgets.HTML(layout={}) for _ in range(3)], selected_index=1)
 
     def shown():
-        visible = lambda box: [n for n, child in enumerate(box.children) if child.layout.display != "none"]  # noqa: E731
-        return [(pair, frame) for pair in visible(album) for frame in visible(album.children[pair])]
+        return [n for n, child in enumerate(stack.children) if child.layout.display != "none"]
 
-    assert shown() == [(0, sliders.STEPS // 2)]
-    slider.index, chooser.index = 3, 1
-    assert shown() == [(1, 3)]
-    slider.index, chooser.index = 0, 0
-    assert shown() == [(0, 0)]
-    assert set(kept) == {"112px"}, "the page does not jump"
+    assert shown() == [1]
+    stack.selected_index = 2
+    assert shown() == [2]
 
 
 @pytest.mark.parametrize(
