@@ -179,7 +179,7 @@ parts.push(() => {
   seen(current.image, "28 × 28 pixels");
   methods.forEach((method, n) => {
     const xHat = method.decode(current.codes[n]), error = distance(xHat, current.image) / PIXELS;
-    rebuilt[n](xHat, `error ${error.toFixed(4)}\n${(error / method.usualError).toFixed(1)} × usual`);
+    rebuilt[n](xHat, `error ${error.toFixed(error < 5e-4 ? 6 : 4)}\n${(error / method.usualError).toFixed(1)} × usual`);
   });
 });
 
