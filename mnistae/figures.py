@@ -94,11 +94,20 @@ def plain_log(axis: Axes, label: str) -> None:
 
 
 def digit_scatter(axis: Axes, points: ArrayLike, labels: ArrayLike) -> None:
-    """Points (N, 2) coloured by digit, each digit's number at its median for readers without colour."""
-    x, y = np.asarray(points).T
+    """Points (N, 2) coloured by digit, each digit's number at its median for readers without colour.
+
+    A number that would cover another one is moved to its right.
+    """
+    points, labels = np.asarray(points), np.asarray(labels)
+    x, y = points.T
     axis.scatter(x, y, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=4, alpha=0.5, linewidths=0)
+    size = np.ptp(np.quantile(points, (0.02, 0.98), axis=0), axis=0)
+    places: list[np.ndarray] = []
     for digit in np.unique(labels):
-        mine = np.asarray(labels) == digit
-        place, colour = (np.median(x[mine]), np.median(y[mine])), mpl.colormaps["tab10"](int(digit))
+        place = np.median(points[labels == digit], axis=0)
+        while any(np.linalg.norm((place - other) / size) < 0.05 for other in places):
+            place[0] += 0.05 * size[0]
+        places.append(place)
         letters: dict[str, Any] = {"size": 15, "weight": "bold", "ha": "center", "va": "center"}
+        colour = mpl.colormaps["tab10"](int(digit))
         axis.annotate(str(digit), place, color=colour, path_effects=HALO, **letters)

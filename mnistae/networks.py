@@ -24,7 +24,7 @@ class Encoder(nn.Sequential):
 
     def __init__(self, latent_dim: int, channels: tuple[int, ...], kernel_size: int):
         layers: list[nn.Module] = []
-        for width_in, width in pairwise((1, *channels)):  # 28x28 -> 14x14 -> 7x7 -> 4x4
+        for width_in, width in pairwise((1, *channels)):  # 28x28 -> 14x14 -> 7x7 -> 4x4 -> 2x2
             convolution = nn.Conv2d(width_in, width, kernel_size, 2, kernel_size // 2, bias=False)
             layers += [convolution, *_norm_and_activation(width)]
         features = channels[-1] * spatial_sizes(len(channels))[-1] ** 2
@@ -47,7 +47,7 @@ class Decoder(nn.Sequential):
     """D: the encoder's mirror image, then a sigmoid. (N, latent_dim) -> (N, 1, 28, 28) in [0, 1]."""
 
     def __init__(self, latent_dim: int, channels: tuple[int, ...], kernel_size: int):
-        sizes, widths = spatial_sizes(len(channels))[::-1], channels[::-1]  # 4x4 -> 7x7 -> 14x14 -> 28x28
+        sizes, widths = spatial_sizes(len(channels))[::-1], channels[::-1]  # 2x2 -> 4x4 -> … -> 28x28
         first = nn.Linear(latent_dim, widths[0] * sizes[0] ** 2)
         layers: list[Any] = [first, nn.Unflatten(1, (widths[0], sizes[0], sizes[0]))]
         for (size, size_out), (width, width_out) in zip(pairwise(sizes), pairwise((*widths, 1)), strict=True):

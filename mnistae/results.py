@@ -29,8 +29,11 @@ def tidy(results: Mapping[Any, Any]) -> pd.DataFrame:
 
 
 def mean_sd(values: Sequence[float] | pd.Series, digits: int = 4) -> str:
-    """Mean ± sample standard deviation over seeds or draws, as text."""
-    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+    """Mean ± sample standard deviation over seeds or draws, as text; a small deviation with one digit."""
+    sd = np.std(values, ddof=1)
+    small = 0 < sd < 0.5 * 10**-digits  # would be rounded to zero
+    said = np.format_float_positional(sd, 1, fractional=False) if small else f"{sd:.{digits}f}"
+    return f"{np.mean(values):.{digits}f} ± {said}"
 
 
 def decreases(frame: pd.DataFrame, y: str, by: str) -> bool:

@@ -118,7 +118,8 @@ def picture(results):
         if (chapter, PIXELS) in table.index:
             axis.axhline(table["mean"][chapter, PIXELS].mean(), color="black", linestyle=":", label=PIXELS)
             pixels, *curves = axis.get_legend_handles_labels()[0]
-        figures.ticks_at(axis, curve.index, "size of the code d" if chapter > 2 else "")
+        named = [d for d in curve.index if d != 8]  # or 8 and 10 would read as one number
+        figures.ticks_at(axis, named, "size of the code d" if chapter > 2 else "")
         axis.set_ylabel(label)
         axis.set_title(f"{chapter}  {title}", loc="left", size=11.5)
     figures.plain_log(axes[0, 0], PANELS["reconstruction"][2])

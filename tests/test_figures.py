@@ -74,3 +74,10 @@ def test_each_digit_is_labelled_at_its_median(axis):
     points = np.array([[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]])
     figures.digit_scatter(axis, points, torch.tensor([7, 7, 1]))
     assert {text.get_text(): text.get_position() for text in axis.texts} == {"7": (1.0, 0.0), "1": (9.0, 9.0)}
+
+
+def test_no_number_of_a_digit_covers_another(axis):
+    points = np.repeat(np.array([[0.0, 0.0], [0.0, 0.0], [10.0, 10.0]]), 20, axis=0)
+    figures.digit_scatter(axis, points, np.repeat([4, 9, 1], 20))
+    places = {text.get_text(): tuple(map(float, text.get_position())) for text in axis.texts}
+    assert places == {"4": (0, 0), "9": (0.5, 0), "1": (10, 10)}

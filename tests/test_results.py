@@ -130,6 +130,8 @@ def test_a_table_has_a_row_an_experiment_with_its_fields_and_results():
     assert table[["seed", "latent_dim", "cpu_seconds"]].to_numpy().tolist() == [[0, 10, 1.5], [1, 10, 1.5]]
     assert table.history.tolist() == [[{"train": 0.5}]] * 2
     assert results.mean_sd([1.0, 2.0, 3.0], 2) == "2.00 ± 1.00", "sample deviation"
+    assert results.mean_sd([1.001, 1.002, 1.003], 2) == "1.00 ± 0.001", "not ± 0.00"
+    assert results.mean_sd([1.0, 1.0], 2) == "1.00 ± 0.00"
 
 
 @pytest.mark.parametrize(("lowest_at_two", "steep"), [(0.31, True), (0.29, False)])
