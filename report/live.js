@@ -106,16 +106,17 @@ function centred({ data, width }) {
   return image.map(v => min(v / 255, 1));
 }
 
-// The interface. Whenever the image at hand changes, each part is drawn again.
+// The interface. When the image changes, the first part is drawn at once, the others once that is painted.
 const $ = selector => document.querySelector(selector);
 const stored = JSON.parse($("#data").textContent);
 const names = Object.keys(stored.methods), methods = names.map(name => new AutoEncoder(stored.methods[name]));
 const testImages = pieces(Float32Array.from(bytes(stored.images), v => v / 255), PIXELS);  // ordered by digit
 const perDigit = testImages.length / 10, digitOf = n => floor(n / perDigit);
-const [d2, d10] = methods, current = {}, parts = [];
+const [d2, d10] = methods, current = {}, parts = [], afterPaint = work => requestAnimationFrame(() => setTimeout(work));
 function show(image, index) {  // index: of a test image, undefined for a drawing
   Object.assign(current, { image, index, codes: methods.map(method => method.encode(image)) });
-  parts.forEach(part => part());
+  parts[0]();
+  afterPaint(() => current.image === image && parts.slice(1).forEach(part => part()));
 }
 const add = (parent, html) => ($(parent).insertAdjacentHTML("beforeend", html), $(parent).lastElementChild);
 function tile(parent, name) {  // a picture with its name and words; returns the function that changes it
@@ -226,8 +227,7 @@ function setEnd(n, image) {
   endTiles[n](image, `α = ${1 - n}`);
   if (ends.length < 2) return;
   alpha.oninput();
-  const others = () => [1, .75, .5, .25, 0].forEach((a, column) => blend(column + 1, a));
-  requestAnimationFrame(() => setTimeout(others));  // once the picture at α is painted
+  afterPaint(() => [1, .75, .5, .25, 0].forEach((a, column) => blend(column + 1, a)));
 }
 ["#pick-first", "#pick-second"].forEach((name, n) => {
   picker(name, index => setEnd(n, testImages[index]));
@@ -236,8 +236,8 @@ function setEnd(n, image) {
 
 // 4. Random codes and similar images
 const random = names.map(name => row("#random", name, 5));
-$("#sample").onclick = () => methods.forEach((method, n) =>
-  random[n].forEach(set => set(method.decode(method.sample()))));
+const sample = n => random[n].forEach(set => set(methods[n].decode(methods[n].sample())));
+$("#sample").onclick = () => [sample(0), afterPaint(() => [1, 2, 3].forEach(sample))];
 const similar = [...names, "pixels"].map(name => row("#similar", name, 6));
 parts.push(() => similar.forEach((tiles, n) => {
   const known = methods[n]?.codes ?? testImages, own = current.codes[n] ?? current.image;

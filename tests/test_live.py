@@ -116,6 +116,7 @@ def test_a_drawing_is_centred_and_all_follows(page):
     drag(page, "#paper", FIVE)
     assert page.evaluate("scrollY") == scrolled  # a finger draws and does not scroll
     assert fits(large := drawn(page))
+    page.evaluate(FRAME)  # the other parts follow
     assert all(old != shown(page, part) for old, part in zip(before, parts, strict=True))
     page.click("#clear")
     drag(page, "#paper", [(0.05 + 0.6 * x, 0.3 + 0.6 * y) for x, y in FIVE])
@@ -177,7 +178,7 @@ def test_random_codes_resemble_codes_and_similar_images_are_near(page):
     sd = codes.std(0)
     assert ((samples.mean(0) - codes.mean(0)) / sd).abs().max() < 0.15
     assert ((samples.T.cov() - codes.T.cov()) / sd / sd[:, None]).abs().max() < 0.25
-    page.evaluate("take(42)")
+    page.evaluate(f"take(42), {FRAME}")
     nearest = torch.cdist(codes[42:43], codes)[0].argsort()[1:7]  # without the image itself
     digits = [words for words, _ in shown(page, "#similar .row:nth-child(2)")]
     assert digits == [str(int(n) // live.PER_DIGIT) for n in nearest]
