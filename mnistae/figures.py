@@ -33,7 +33,7 @@ def style() -> None:
     plt.rcdefaults()  # a reader's matplotlibrc may ask for LaTeX
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.95, rc=rc)
     warnings.filterwarnings("ignore", "The figure layout has changed to tight")  # seaborn's grids do so
-    warnings.filterwarnings("ignore", "Calling float on a single element Series")  # pandas 2: curves of one point
+    warnings.filterwarnings("ignore", "Calling float on a single element Series")  # pandas 2, one point
 
 
 def image_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = (), size: float = 0.62) -> Figure:
