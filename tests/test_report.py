@@ -14,10 +14,15 @@ from pathlib import Path
 from statistics import mean
 
 import nbformat
+import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageChops
 from pypdf import PdfReader
+
+from mnistae import data
+from mnistae.results import Chapter
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "report"))
@@ -91,12 +96,13 @@ def study(folder, *cells, state=None):
     box = new_output("execute_result", view | words, execution_count=1)
     formula = r"$$\frac{1}{N} \sum_{i=1}^{N} \lVert x_i \rVert^2, \quad \lvert a \rvert \le \alpha$$"
     links = "See [there](#question)."
+    said = {"mnistae": {"note": note}}
     proved = {"tags": ["answer"], "figure": "words", "question": "How far?"}
     nb = new_notebook(
         cells=[
             new_markdown_cell(f"# 1  First\n\n{links}\n\n{formula}", id="title"),
             new_markdown_cell("## Question\n\n> How far does it go?", id="question"),
-            code("table", shown({"mnistae": {"note": note}}, text__html=TABLE, text__plain="    test MSE")),
+            code("table", shown({"text/html": said}, text__html=TABLE, text__plain="    test MSE")),
             caption("**Table:** Error against $d$."),
             code("figure", picture(note), alt="a grey box", width="40%", source="plt.hidden_code()"),
             caption("**Figure:** A *grey* box."),
@@ -525,3 +531,17 @@ def test_each_answer_has_a_question_and_is_short():
             text = text.partition(".** ")[2] or text  # without its name
             assert path.stem > "05" or len(text.split()) <= 60, place
             assert not re.search(r"\((table|figure) (above|below)\)", text), place
+
+
+def test_the_note_of_a_real_table_is_found():
+    frame = pd.DataFrame({"dataset": ["MNIST"]})
+    content, about = DisplayFormatter().format(Chapter("1_x", data.SAMPLE).table(frame))
+    assert "<table" in content["text/html"]
+    assert "NOT RESULTS" in build.note_of({"metadata": about})["note"]
+
+
+def test_a_chapter_without_data_needs_no_note():
+    cells = [new_markdown_cell("# 5  Theory", id="title"), code("figure", picture(), alt="a box")]
+    nb = new_notebook(cells=[*cells, caption("**Figure:** A box.")])
+    chapters, _ = build.prepared({"05_theory": nb}, data.SAMPLE)
+    assert chapters["05_theory"][1][1]["metadata"]["caption"].startswith("**Figure 1.1:** A box.")
